@@ -1,0 +1,74 @@
+//! Native packet filters on pfil hooks. Filters from strangers are WebAssembly modules; this table is for those that
+//! must be native.
+
+use crate::{Cell, ErrBuf, HostServices, Text};
+use std::ffi::c_void;
+
+/// Direction of a packet at a hook.
+pub mod direction {
+    /// Coming in.
+    pub const IN: u32 = 1;
+    /// Going out.
+    pub const OUT: u32 = 2;
+}
+
+/// What a filter says of a packet: the low 8 bits of a verdict. MARK carries the mark in `PktHdr::mark`, which a native
+/// filter writes itself.
+pub mod verdict {
+    /// Goes on.
+    pub const PASS: u32 = 0;
+    /// Is dropped, counted as `filtered`.
+    pub const DROP: u32 = 1;
+    /// The filter took the packet: it is the filter's now.
+    pub const CONSUMED: u32 = 2;
+}
+
+/// How smpnet asks for a filter. Valid only during the call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct FilterConfig {
+    /// Bytes of this structure.
+    pub size: u32,
+    /// Workers of this router.
+    pub workers: u32,
+    /// Name of this instance.
+    pub name: Text,
+    /// The filter's own options: a UTF-8 JSON object.
+    pub options: Text,
+}
+
+/// A native filter. `filter` is called by workers, any number at once; the rest by control threads.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct FilterTable {
+    /// Bytes of this table.
+    pub size: u32,
+    /// Always 0.
+    pub flags: u32,
+    /// Name of the filter; static.
+    pub name: Text,
+    /// One line on what it does; static.
+    pub summary: Text,
+    /// Makes an instance; its handle goes to `*out`.
+    pub create: unsafe extern "C" fn(
+        host: *const HostServices,
+        config: *const FilterConfig,
+        out: *mut *mut c_void,
+        err: *mut ErrBuf,
+    ) -> i32,
+    /// Ends an instance that no worker can be in any more.
+    pub destroy: unsafe extern "C" fn(handle: *mut c_void) -> i32,
+    /// Judges `n` packets at a hook of `ifindex`: one of [`verdict`] for each into `verdicts`. Returns 0 or
+    /// [`crate::FAULT`].
+    pub filter: unsafe extern "C" fn(
+        handle: *mut c_void,
+        worker: u32,
+        ifindex: u32,
+        direction: u32,
+        cells: *const Cell,
+        n: u32,
+        verdicts: *mut u32,
+    ) -> i32,
+    /// One JSON object on the state of the instance.
+    pub status: unsafe extern "C" fn(handle: *mut c_void, out: *mut ErrBuf) -> i32,
+}

@@ -1,0 +1,1 @@
+//! The small core: workers, softint, pserialize, psref, pslist, pktqueue, callout, counters, packet pool, pfil.

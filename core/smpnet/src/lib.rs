@@ -1,0 +1,1 @@
+//! A user-space, multi-core network stack and router.

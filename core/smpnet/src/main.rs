@@ -1,0 +1,3 @@
+//! A user-space, multi-core network stack and router.
+
+fn main() {}

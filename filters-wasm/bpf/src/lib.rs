@@ -1,0 +1,1 @@
+//! Classic BPF: decoder, validator, reference interpreter, compiler to WebAssembly.

@@ -1,0 +1,1 @@
+//! The WebAssembly filter host: engines, memory windows, per-worker instances, hot swap.

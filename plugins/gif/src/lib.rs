@@ -1,0 +1,1 @@
+//! Generic tunnel interface: IPv4 in IPv4.

@@ -1,0 +1,1 @@
+//! Linux interfaces as ports: AF_PACKET and TAP.

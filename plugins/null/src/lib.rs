@@ -1,0 +1,1 @@
+//! Source and sink in memory, for benches and tests.

@@ -1,0 +1,1 @@
+//! 802.1Q vlan interfaces.
