@@ -1,1 +1,4 @@
 //! pcap and pcapng files as ports.
+
+mod file;
+mod writer;
