@@ -1,0 +1,175 @@
+//! The steps that a running router is changed by. Each has an inverse, so that a list of them can be undone.
+
+use crate::config::{ArpEntry, Config, Filter, Interface, Located, Prefix, Route};
+use std::{fmt, path::PathBuf};
+
+/// The value of a sysctl node, and whether the configuration asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The value as text.
+    pub value: String,
+    /// False for the value that the node has by itself.
+    pub configured: bool,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// Loads a plugin. Not undone: a library stays loaded, and does no harm.
+    LoadPlugin(PathBuf),
+    /// Makes an interface: down, without addresses, with its MTU.
+    CreateInterface(Box<Interface>),
+    /// Ends an interface that is down and has no addresses.
+    DestroyInterface(Box<Interface>),
+    /// Gives a kind's interface other options.
+    Reconfigure(Box<Interface>, Box<Interface>),
+    /// Configures an interface up or down.
+    SetUp(String, bool),
+    /// MTU, before and after; `None` is the device's own.
+    SetMtu(String, Option<u32>, Option<u32>),
+    /// Description, before and after.
+    SetDescription(String, String, String),
+    /// Promiscuous mode.
+    SetPromisc(String, bool),
+    /// Gives an interface an address.
+    AddAddress(String, Prefix),
+    /// Takes an address away.
+    RemoveAddress(String, Prefix),
+    /// Adds a route.
+    AddRoute(Route),
+    /// Removes a route.
+    RemoveRoute(Route),
+    /// Makes a route lead elsewhere; packets take the one or the other.
+    ChangeRoute(Route, Route),
+    /// Adds a static neighbour.
+    AddArp(ArpEntry),
+    /// Removes a static neighbour.
+    RemoveArp(ArpEntry),
+    /// Compiles and attaches a filter.
+    LoadFilter(Filter),
+    /// Puts another program in a filter's place; every packet is judged by the one or the other.
+    SwapFilter(Filter, Filter),
+    /// Takes a filter away.
+    DetachFilter(Filter),
+    /// Writes a sysctl node, before and after.
+    SetSysctl(String, Setting, Setting),
+}
+
+impl Op {
+    /// The step that undoes this one.
+    pub fn inverse(&self) -> Option<Op> {
+        Some(match self.clone() {
+            Op::LoadPlugin(_) => return None,
+            Op::CreateInterface(i) => Op::DestroyInterface(i),
+            Op::DestroyInterface(i) => Op::CreateInterface(i),
+            Op::Reconfigure(from, to) => Op::Reconfigure(to, from),
+            Op::SetUp(i, up) => Op::SetUp(i, !up),
+            Op::SetMtu(i, from, to) => Op::SetMtu(i, to, from),
+            Op::SetDescription(i, from, to) => Op::SetDescription(i, to, from),
+            Op::SetPromisc(i, on) => Op::SetPromisc(i, !on),
+            Op::AddAddress(i, a) => Op::RemoveAddress(i, a),
+            Op::RemoveAddress(i, a) => Op::AddAddress(i, a),
+            Op::AddRoute(r) => Op::RemoveRoute(r),
+            Op::RemoveRoute(r) => Op::AddRoute(r),
+            Op::ChangeRoute(from, to) => Op::ChangeRoute(to, from),
+            Op::AddArp(a) => Op::RemoveArp(a),
+            Op::RemoveArp(a) => Op::AddArp(a),
+            Op::LoadFilter(f) => Op::DetachFilter(f),
+            Op::SwapFilter(from, to) => Op::SwapFilter(to, from),
+            Op::DetachFilter(f) => Op::LoadFilter(f),
+            Op::SetSysctl(n, from, to) => Op::SetSysctl(n, to, from),
+        })
+    }
+
+    /// Does to the model of the running configuration what the step does to the router.
+    pub fn edit(&self, config: &mut Config) {
+        match self.clone() {
+            Op::LoadPlugin(file) => config.plugins.load.push(Located { value: file, at: Default::default() }),
+            Op::CreateInterface(i) => {
+                config.interfaces.push(Interface { up: false, addresses: Vec::new(), ..*i });
+            }
+            Op::DestroyInterface(i) => config.interfaces.retain(|j| j.name != i.name),
+            Op::Reconfigure(_, to) => on(config, &to.name, |i| i.options = to.options.clone()),
+            Op::SetUp(name, up) => on(config, &name, |i| i.up = up),
+            Op::SetMtu(name, _, to) => on(config, &name, |i| i.mtu = to),
+            Op::SetDescription(name, _, to) => on(config, &name, |i| i.description = to),
+            Op::SetPromisc(name, to) => on(config, &name, |i| i.promisc = to),
+            Op::AddAddress(name, a) => on(config, &name, |i| {
+                i.addresses.push(Located { value: a, at: Default::default() });
+            }),
+            Op::RemoveAddress(name, a) => on(config, &name, |i| i.addresses.retain(|b| b.value != a)),
+            Op::AddRoute(r) => config.routes.push(r),
+            Op::RemoveRoute(r) => config.routes.retain(|o| o.to != r.to),
+            Op::ChangeRoute(_, r) => {
+                if let Some(o) = config.routes.iter_mut().find(|o| o.to == r.to) {
+                    *o = r;
+                }
+            }
+            Op::AddArp(a) => config.arp.push(a),
+            Op::RemoveArp(a) => config.arp.retain(|o| o.address != a.address),
+            Op::LoadFilter(f) => config.filters.push(f),
+            Op::SwapFilter(_, f) => {
+                if let Some(o) = config.filters.iter_mut().find(|o| o.name == f.name) {
+                    *o = f;
+                }
+            }
+            Op::DetachFilter(f) => config.filters.retain(|o| o.name != f.name),
+            Op::SetSysctl(name, _, to) => {
+                if to.configured {
+                    config.sysctl.insert(name, Located { value: to.value, at: Default::default() });
+                } else {
+                    config.sysctl.remove(&name);
+                }
+            }
+        }
+    }
+
+    /// Where in the file that asked for it the step comes from, if it does.
+    pub fn at(&self) -> crate::config::At {
+        match self {
+            Op::CreateInterface(i) | Op::Reconfigure(_, i) => i.options_at,
+            Op::AddRoute(r) | Op::ChangeRoute(_, r) => r.at,
+            Op::AddArp(a) => a.at,
+            Op::LoadFilter(f) | Op::SwapFilter(_, f) => f.source_at,
+            _ => Default::default(),
+        }
+    }
+}
+
+fn on(config: &mut Config, name: &str, change: impl FnOnce(&mut Interface)) {
+    if let Some(i) = config.interfaces.iter_mut().find(|i| i.name == name) {
+        change(i);
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use crate::config::Backing;
+        let mtu = |m: &Option<u32>| m.map_or("the device's own".to_owned(), |m| m.to_string());
+        match self {
+            Op::LoadPlugin(file) => write!(f, "load plugin {}", file.display()),
+            Op::CreateInterface(i) => match &i.backing {
+                Backing::Driver(d) => write!(f, "create interface {} (driver {d})", i.name),
+                Backing::Kind(k) => write!(f, "create interface {} (kind {k})", i.name),
+                Backing::Loopback => write!(f, "take up interface {}", i.name),
+            },
+            Op::DestroyInterface(i) => write!(f, "destroy interface {}", i.name),
+            Op::Reconfigure(_, i) => write!(f, "{}: options {}", i.name, i.options),
+            Op::SetUp(i, up) => write!(f, "{i}: {}", if *up { "up" } else { "down" }),
+            Op::SetMtu(i, from, to) => write!(f, "{i}: mtu {} -> {}", mtu(from), mtu(to)),
+            Op::SetDescription(i, _, to) => write!(f, "{i}: description \"{to}\""),
+            Op::SetPromisc(i, on) => write!(f, "{i}: promiscuous mode {}", if *on { "on" } else { "off" }),
+            Op::AddAddress(i, a) => write!(f, "{i}: add address {a}"),
+            Op::RemoveAddress(i, a) => write!(f, "{i}: remove address {a}"),
+            Op::AddRoute(r) => write!(f, "add route {r}"),
+            Op::RemoveRoute(r) => write!(f, "remove route {r}"),
+            Op::ChangeRoute(_, r) => write!(f, "change route {r}"),
+            Op::AddArp(a) => write!(f, "add neighbour {} {}", a.address, a.mac),
+            Op::RemoveArp(a) => write!(f, "remove neighbour {}", a.address),
+            Op::LoadFilter(x) => write!(f, "load filter {}: {} {}", x.name, x.action.name(), x.source),
+            Op::SwapFilter(_, x) => write!(f, "swap filter {}: {} {}", x.name, x.action.name(), x.source),
+            Op::DetachFilter(x) => write!(f, "detach filter {}", x.name),
+            Op::SetSysctl(n, from, to) => write!(f, "sysctl {n}: {} -> {}", from.value, to.value),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! A client of the control API: HTTP/1.1 over the daemon's Unix socket.
+
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, body::Bytes};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Why a request brought nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens on the socket.
+    #[error("no smpnet daemon answers on {} ({reason}); start one with `smpnet run FILE.toml`", socket.display())]
+    NoDaemon {
+        /// The socket.
+        socket: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The daemon refused.
+    #[error("{error}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Why.
+        error: String,
+        /// What to do about it.
+        hint: Option<String>,
+        /// The whole answer.
+        body: Value,
+    },
+    /// The connection broke, or what came back is not what this version understands.
+    #[error("the daemon's answer cannot be used: {0}")]
+    Answer(String),
+}
+
+/// A daemon, by its socket. Every request has a connection of its own.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// The daemon that listens on `socket`.
+    pub fn new(socket: impl Into<PathBuf>) -> Client {
+        Client { socket: socket.into() }
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Reads a resource.
+    pub fn get(&self, path: &str) -> Result<Value, ClientError> {
+        self.request(Method::GET, path, None)
+    }
+
+    /// Reads a resource that is text.
+    pub fn get_text(&self, path: &str) -> Result<String, ClientError> {
+        let bytes = self.send(Method::GET, path, None)?;
+        String::from_utf8(bytes).map_err(|_| ClientError::Answer("not text".into()))
+    }
+
+    /// Makes something, or asks for work to be done.
+    pub fn post(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
+        self.request(Method::POST, path, Some(body))
+    }
+
+    /// Replaces something.
+    pub fn put(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
+        self.request(Method::PUT, path, Some(body))
+    }
+
+    /// Changes something.
+    pub fn patch(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
+        self.request(Method::PATCH, path, Some(body))
+    }
+
+    /// Removes something.
+    pub fn delete(&self, path: &str) -> Result<Value, ClientError> {
+        self.request(Method::DELETE, path, None)
+    }
+
+    /// Reads a resource line by line as the lines come, until it ends or `line` returns false.
+    pub fn lines(&self, path: &str, mut line: impl FnMut(&str) -> bool) -> Result<(), ClientError> {
+        block_on(async {
+            let mut response = self.open(Method::GET, path, None).await?;
+            let mut pending = Vec::new();
+            while let Some(frame) = response.body_mut().frame().await {
+                let frame = frame.map_err(|e| ClientError::Answer(e.to_string()))?;
+                pending.extend_from_slice(frame.data_ref().map_or(&[][..], |d| d));
+                while let Some(end) = pending.iter().position(|b| *b == b'\n') {
+                    let rest = pending.split_off(end + 1);
+                    let text = String::from_utf8_lossy(&pending[..end]).into_owned();
+                    pending = rest;
+                    if !line(&text) {
+                        return Ok(());
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn request(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
+        let bytes = self.send(method, path, body)?;
+        serde_json::from_slice(&bytes).map_err(|e| ClientError::Answer(e.to_string()))
+    }
+
+    fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Vec<u8>, ClientError> {
+        block_on(async {
+            let response = self.open(method, path, body).await?;
+            let body = response.into_body().collect().await;
+            Ok(body.map_err(|e| ClientError::Answer(e.to_string()))?.to_bytes().to_vec())
+        })
+    }
+
+    async fn open(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<hyper::Response<hyper::body::Incoming>, ClientError> {
+        let no_daemon = |e: std::io::Error| ClientError::NoDaemon { socket: self.socket.clone(), reason: reason(&e) };
+        let stream = tokio::net::UnixStream::connect(&self.socket).await.map_err(no_daemon)?;
+        let answer = |e: hyper::Error| ClientError::Answer(e.to_string());
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(answer)?;
+        tokio::spawn(connection);
+        let bytes = body.map(Value::to_string).unwrap_or_default();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "smpnet")
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(bytes)))
+            .map_err(|e| ClientError::Answer(e.to_string()))?;
+        let response = sender.send_request(request).await.map_err(answer)?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let bytes = response.into_body().collect().await.map_err(answer)?.to_bytes();
+        let body: Value = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+        let text = |key: &str| body.get(key).and_then(Value::as_str).map(str::to_owned);
+        Err(ClientError::Refused {
+            status: status.as_u16(),
+            error: text("error").unwrap_or_else(|| format!("HTTP status {status}")),
+            hint: text("hint"),
+            body,
+        })
+    }
+}
+
+fn reason(e: &std::io::Error) -> String {
+    match e.kind() {
+        std::io::ErrorKind::NotFound => "there is no such socket".into(),
+        std::io::ErrorKind::ConnectionRefused => "nobody listens on it".into(),
+        std::io::ErrorKind::PermissionDenied => "permission denied; are you the user that runs it?".into(),
+        _ => e.to_string(),
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| ClientError::Answer(e.to_string()))?
+        .block_on(work)
+}
+
+/// Makes any text fit for a path segment or a query value.
+pub fn encode(text: &str) -> String {
+    use std::fmt::Write;
+    let mut out = String::new();
+    for b in text.bytes() {
+        if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
+            out.push(char::from(b));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "%{b:02X}");
+        }
+    }
+    out
+}

@@ -1,0 +1,19 @@
+//! The configuration file: what it may say, what is wrong with it, and what it means.
+
+mod check;
+mod model;
+mod read;
+mod source;
+mod table;
+
+pub use check::{CompileFilter, FilterFault, World, check};
+pub use model::{
+    Action, ArpEntry, AttachLayer, Backing, Config, ControlSection, DEFAULT_SOCKET, Filter, FilterDirection,
+    FilterSource, HugePages, Interface, Mac, NextHop, PluginSection, PoolSection, Prefix, Route, RouteTarget,
+    RuntimeSection,
+};
+pub use read::{ReadFile, filter_name, interface_address, interface_name, read, route_destination};
+pub use source::{At, Located, Problem, Report, Severity, did_you_mean, nearest};
+
+#[cfg(test)]
+mod tests;
