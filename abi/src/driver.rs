@@ -182,7 +182,7 @@ pub struct DriverTable {
     pub rx_burst: unsafe extern "C" fn(port: *mut c_void, queue: u32, worker: u32, cells: *mut Cell, max: u32) -> u32,
     /// Sends the packets `cells[0..n]` in order and returns how many it accepted, or [`RX_FAULT`]. The accepted ones are
     /// the driver's, which frees them by `pkt_free` of the same worker when they are sent; the rest stay the caller's.
-    /// `n` 0 asks to reap sent packets and flush what is pending.
+    /// `n` 0 asks to reap sent packets and flush what is pending. With [`RX_FAULT`] all `n` are the plugin's.
     pub tx_burst: unsafe extern "C" fn(port: *mut c_void, queue: u32, worker: u32, cells: *const Cell, n: u32) -> u32,
     /// A descriptor that is readable while packets wait on the queue and it is armed; -1 when there is none.
     pub event_fd: unsafe extern "C" fn(port: *mut c_void, queue: u32) -> i32,

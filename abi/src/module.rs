@@ -6,6 +6,8 @@
 use crate::HostServices;
 use abi_stable::{
     StableAbi,
+    library::RootModule,
+    sabi_types::VersionStrings,
     std_types::{RResult, RSlice, RStr, RString},
 };
 use std::ffi::c_void;
@@ -78,4 +80,12 @@ pub struct PluginMod {
     /// Called once before the process ends, after every object of the plugin was closed.
     #[sabi(last_prefix_field)]
     pub stop: extern "C" fn(),
+}
+
+impl RootModule for PluginMod_Ref {
+    abi_stable::declare_root_module_statics! {PluginMod_Ref}
+    const BASE_NAME: &'static str = "smpnet_plugin";
+    const NAME: &'static str = "smpnet_plugin";
+    // The version of this module's layout, which is not the version of any crate: it changes with ABI_MAJOR.
+    const VERSION_STRINGS: VersionStrings = VersionStrings::new("1.0.0");
 }
