@@ -78,6 +78,22 @@ impl Worker<'_> {
         unsafe { (self.host.pkt_drop)(self.index, ifindex, reason as u32, &cell, 1) };
     }
 
+    /// Keeps the packets of `burst` that `f` accepts, in order, and drops the others for the reasons it gives.
+    pub fn keep(
+        &mut self,
+        ifindex: u32,
+        burst: &mut Burst,
+        mut f: impl FnMut(&mut Packet) -> Result<(), DropReason>,
+    ) {
+        for mut packet in burst.take().drain() {
+            match f(&mut packet) {
+                // What came out of a burst fits into it again.
+                Ok(()) => drop(burst.push(packet)),
+                Err(reason) => self.drop_packet(ifindex, reason, packet),
+            }
+        }
+    }
+
     /// Packets that interface `ifindex` has received: frames, or IP packets with `ether_type` set where it has no link
     /// header.
     #[inline]
