@@ -129,10 +129,7 @@ fn summary(results: &[(&str, Outcome)], filtered: usize, time: Duration) -> Exit
     for (name, outcome) in results {
         match outcome {
             Outcome::Passed => passed += 1,
-            Outcome::Skipped(reason) => {
-                ignored += 1;
-                println!("SKIPPED: {name}: {reason}");
-            }
+            Outcome::Skipped(_) => ignored += 1,
             Outcome::Failed(text) => {
                 failed += 1;
                 println!("\n---- {name} ----\n{text}");

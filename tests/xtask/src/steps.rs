@@ -1,0 +1,116 @@
+//! One step of `cargo xtask test`: a program that is run, watched and judged.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::parse::{self, Counts};
+use crate::progress::Progress;
+
+/// A finished step.
+pub struct Done {
+    /// Its name.
+    pub name: String,
+    /// What it found.
+    pub counts: Counts,
+    /// How long it took.
+    pub time: Duration,
+}
+
+/// How the output of a step is judged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Judge {
+    /// It passed when the program says so.
+    Status,
+    /// Its tests are counted.
+    Tests,
+}
+
+/// Runs steps one after the other and keeps what they did.
+pub struct Runner {
+    /// Where the output of each step is kept.
+    pub logs: PathBuf,
+    /// What was done so far.
+    pub done: Vec<Done>,
+    progress: Progress,
+}
+
+/// Lines of output shown of a step that failed.
+const SHOWN: usize = 80;
+
+impl Runner {
+    /// Output goes to files in `logs`.
+    pub fn new(logs: PathBuf) -> Result<Runner, String> {
+        fs::create_dir_all(&logs).map_err(|e| format!("{}: {e}", logs.display()))?;
+        Ok(Runner { logs, done: vec![], progress: Progress::new() })
+    }
+
+    /// Runs a step; returns whether it passed and what it printed.
+    pub fn run(&mut self, name: &str, judge: Judge, mut command: Command) -> (bool, String) {
+        let start = Instant::now();
+        let path = self.logs.join(name.replace(|c: char| !c.is_ascii_alphanumeric(), "-") + ".log");
+        self.progress.say(&format!("{name} ..."));
+        let (ok, output) = match self.watch(name, &path, &mut command) {
+            Ok(ok) => (ok, fs::read_to_string(&path).unwrap_or_default()),
+            Err(e) => (false, e),
+        };
+        let mut counts = match judge {
+            Judge::Status => Counts::one(ok),
+            Judge::Tests => parse::tests(&output),
+        };
+        if !ok && counts.failed == 0 {
+            counts.failed = 1;
+        }
+        if counts.failed > 0 {
+            let lines: Vec<&str> = output.lines().collect();
+            eprintln!("\n{}\n{name} failed; all of its output is in {}\n", interesting(&lines), path.display());
+        }
+        self.finish(name, counts, start.elapsed());
+        (ok, output)
+    }
+
+    /// Notes a step that was done elsewhere.
+    pub fn finish(&mut self, name: &str, counts: Counts, time: Duration) {
+        let word = if counts.failed > 0 {
+            "FAILED"
+        } else if counts.passed == 0 && !counts.skipped.is_empty() {
+            "skipped"
+        } else {
+            "ok"
+        };
+        self.progress.say(&format!("{name} {word} ({:.0} s)", time.as_secs_f64()));
+        self.done.push(Done { name: name.into(), counts, time });
+    }
+
+    /// Notes a step that cannot be done here.
+    pub fn skip(&mut self, name: &str, reason: &str) {
+        let counts = Counts { skipped: vec![format!("{name}: {reason}")], ..Counts::default() };
+        self.finish(name, counts, Duration::ZERO);
+    }
+
+    fn watch(&mut self, name: &str, path: &PathBuf, command: &mut Command) -> Result<bool, String> {
+        let file = File::create(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let out = file.try_clone().map_err(|e| e.to_string())?;
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(file).spawn();
+        let mut child = child.map_err(|e| format!("{:?} cannot be started: {e}", command.get_program()))?;
+        loop {
+            if let Some(status) = child.try_wait().map_err(|e| e.to_string())? {
+                return Ok(status.success());
+            }
+            let text = fs::read_to_string(path).unwrap_or_default();
+            let last = text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or_default().trim();
+            self.progress.update(&format!("{name}: {}", last.chars().take(100).collect::<String>()));
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+}
+
+/// The part of a failed step's output that says why: compiler errors and failed tests, or else the end.
+fn interesting(lines: &[&str]) -> String {
+    let first = lines.iter().position(|l| {
+        l.starts_with("error") || l.starts_with("failures:") || l.starts_with("---- ") || l.contains("panicked at")
+    });
+    let from = first.unwrap_or_else(|| lines.len().saturating_sub(SHOWN));
+    lines[from..].iter().take(SHOWN).copied().collect::<Vec<_>>().join("\n")
+}
