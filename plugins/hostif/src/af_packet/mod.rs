@@ -1,0 +1,425 @@
+//! The driver `af_packet`: a network device of the kernel as a port, by packet sockets (packet(7)).
+//!
+//! # Receiving
+//!
+//! Each receive queue is a socket with a `TPACKET_V3` ring; [`crate::ring`] says why V3 and what it costs. The sockets
+//! form a fanout group that spreads flows by their symmetric hash. A virtio-net header before each frame carries
+//! checksum and segmentation offload, so a 64 KiB TCP packet that a virtual host sent comes as one packet of many cells
+//! and leaves as one.
+//!
+//! # Sending
+//!
+//! Each transmit queue is a socket of its own. One system call sends a burst: by a `TPACKET_V3` ring on devices with
+//! hardware behind them, by sendmmsg(2) out of the cells on the others (the option `tx.mode` decides otherwise).
+//! Software devices hand the packet to a receiver in this machine and therefore copy what a ring only lends, at the price
+//! of a page for each packet; on a veth pair that costs more than sendmmsg's one copy. Packets that do not fit a slot
+//! of the ring, which are those for segmentation offload, go by sendmmsg after what stands in the ring, in order.
+//!
+//! # Accounting
+//!
+//! Every frame that the kernel had for us is in `rx_packets`, `rx_missed` (the ring was full), `rx_errors`, or the
+//! counter `rx_while_down`. A frame stays in the ring while no cell is free, so a lack of cells shows as `rx_missed`.
+
+mod options;
+mod rx;
+mod tx;
+
+pub use options::{Options, RingOptions, TxMode, TxOptions};
+pub use rx::PacketRx;
+pub use tx::PacketTx;
+
+use crate::{
+    device::Device,
+    error::{HostError, NET_RAW},
+    exclusive::Exclusive,
+    link::Monitor,
+    packet_socket::{Fanout, Membership, PacketSocket},
+    ring::{RxRing, TxRing},
+    stats::{self, RxStats, TxStats},
+    uapi,
+};
+use smpnet_plugin::{
+    Driver, Error, Host, LinkState, MacAddr, Opened, PortDetails, PortRequest, PortStats, info, offload, warn,
+};
+use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+};
+
+/// Send buffer of a transmit socket: what a device may have in flight.
+const SEND_BUFFER: i32 = 4 << 20;
+
+/// What control threads and queues share.
+pub(crate) struct Shared {
+    /// Whether packets are let in.
+    up: AtomicBool,
+    /// Offloads turned on.
+    offloads: AtomicU32,
+}
+
+/// A port of the driver.
+pub struct AfPacket {
+    // Stopped before anything else goes.
+    monitor: Mutex<Option<Monitor>>,
+    device: Device,
+    /// Holds the memberships, which end when it is closed.
+    control: PacketSocket,
+    rx: Vec<Arc<RxHandle>>,
+    tx: Vec<Arc<TxHandle>>,
+    shared: Arc<Shared>,
+    exclusive: Mutex<Option<Exclusive>>,
+    state: Mutex<State>,
+    options: Options,
+    vnet: bool,
+    offered: u32,
+}
+
+/// What changes by control functions.
+#[derive(Default)]
+struct State {
+    bound: bool,
+    promisc: bool,
+    all_multicast: bool,
+    multicast: Vec<MacAddr>,
+}
+
+/// A receive queue's part that control threads use as well.
+pub(crate) struct RxHandle {
+    socket: PacketSocket,
+    stats: RxStats,
+    missed: AtomicU64,
+    freezes: AtomicU64,
+}
+
+/// A transmit queue's part that control threads use as well.
+pub(crate) struct TxHandle {
+    stats: TxStats,
+    way: &'static str,
+}
+
+impl Driver for AfPacket {
+    const NAME: &'static str = "af_packet";
+    const SUMMARY: &'static str = "a network device of the kernel, by packet sockets";
+    type Rx = PacketRx;
+    type Tx = PacketTx;
+
+    fn open(host: Host, req: &PortRequest<'_>) -> Result<Opened<Self>, Error> {
+        let options = Options::of(req)?;
+        let device = Device::find(&options.device)?;
+        // The order matters for clean-up: on an early return, what was made so far is dropped, the device last.
+        let control = PacketSocket::new(device.index(), false)?;
+        let shared = Arc::new(Shared { up: AtomicBool::new(false), offloads: AtomicU32::new(0) });
+
+        let queues = options.queues.unwrap_or(req.rx_queues).max(1);
+        let mut rx_handles = Vec::new();
+        let mut rx = Vec::new();
+        for queue in 0..queues {
+            let handle = Arc::new(rx_handle(&device, &options)?);
+            let ring = RxRing::new(handle.socket.raw_fd(), options.ring.geometry())
+                .map_err(HostError::of(format!("a receive ring of {} for {}", options.ring, device.name()), NET_RAW))?;
+            rx.push(PacketRx::new(handle.clone(), ring, shared.clone(), queue as u16));
+            rx_handles.push(handle);
+        }
+        let vnet = rx_handles.iter().all(|h| h.socket.has_vnet());
+        if !vnet {
+            let why = if options.offload { "the kernel refuses PACKET_VNET_HDR" } else { "offload = false" };
+            info!("{}: {why}; checksums are completed in software, no segmentation offload", device.name());
+        }
+
+        let ring_tx = match options.tx.mode {
+            TxMode::Auto => device.before().parent.is_some(),
+            TxMode::Ring => true,
+            TxMode::Sendmmsg => false,
+        };
+        let mut tx_handles = Vec::new();
+        let mut tx = Vec::new();
+        for _ in 0..req.tx_queues.max(1) {
+            let (handle, queue) = tx_queue(&device, &options, vnet, ring_tx)?;
+            tx_handles.push(handle);
+            tx.push(queue);
+        }
+
+        let exclusive = if options.exclusive { take_over(&device)? } else { None };
+        // From here on `port` undoes everything when it is dropped.
+        let port = AfPacket {
+            monitor: Mutex::new(None),
+            control,
+            rx: rx_handles,
+            tx: tx_handles,
+            shared,
+            exclusive: Mutex::new(exclusive),
+            state: Mutex::default(),
+            vnet,
+            offered: offered(vnet),
+            options,
+            device,
+        };
+        port.shared.offloads.store(port.offered, Ordering::Relaxed);
+        if req.mtu != 0 && req.mtu != port.device.before().mtu {
+            port.device.set_mtu(req.mtu)?;
+        }
+        if port.options.promisc {
+            port.set_promisc(true)?;
+        }
+        let ifindex = req.ifindex;
+        let event = move |state| host.link_event(ifindex, state);
+        *lock(&port.monitor) = Some(Monitor::start(port.device.index(), port.link_state(), event)?);
+        let before = port.device.before();
+        let details = PortDetails {
+            mtu: if req.mtu != 0 { req.mtu } else { before.mtu },
+            mtu_max: if before.mtu_max == 0 { 65535 } else { before.mtu_max },
+            offloads: port.offered,
+            mac: before.mac,
+            ..PortDetails::default()
+        };
+        Ok(Opened { port, rx, tx, details })
+    }
+
+    fn set_up(&self, up: bool) -> Result<(), Error> {
+        if up {
+            self.device.set_up(true)?;
+            self.bind()?;
+        }
+        self.shared.up.store(up, Ordering::Relaxed);
+        if !up {
+            self.device.set_up(false)?;
+        }
+        Ok(())
+    }
+
+    fn link_state(&self) -> LinkState {
+        self.device.link_state()
+    }
+
+    fn stats(&self) -> PortStats {
+        self.read_kernel_statistics();
+        let missed = self.rx.iter().map(|h| h.missed.load(Ordering::Relaxed)).sum();
+        stats::port_stats(self.rx.iter().map(|h| &h.stats), self.tx.iter().map(|h| &h.stats), missed)
+    }
+
+    fn counters(&self) -> Vec<(String, u64)> {
+        let mut all = stats::named(self.rx.iter().map(|h| &h.stats), self.tx.iter().map(|h| &h.stats));
+        let freezes = self.rx.iter().map(|h| h.freezes.load(Ordering::Relaxed)).sum();
+        all.push(("rx_ring_full".into(), freezes));
+        all
+    }
+
+    fn set_promisc(&self, on: bool) -> Result<(), Error> {
+        let mut state = lock(&self.state);
+        if on != state.promisc {
+            self.membership(Membership::Promiscuous, on)?;
+            state.promisc = on;
+        }
+        Ok(())
+    }
+
+    fn set_multicast(&self, list: &[MacAddr], all: bool) -> Result<(), Error> {
+        let mut state = lock(&self.state);
+        if all != state.all_multicast {
+            self.membership(Membership::AllMulticast, all)?;
+            state.all_multicast = all;
+        }
+        for mac in list {
+            if !state.multicast.contains(mac) {
+                self.membership(Membership::Multicast(*mac), true)?;
+                state.multicast.push(*mac);
+            }
+        }
+        let gone: Vec<MacAddr> = state.multicast.iter().filter(|mac| !list.contains(mac)).copied().collect();
+        for mac in gone {
+            self.membership(Membership::Multicast(mac), false)?;
+            state.multicast.retain(|m| *m != mac);
+        }
+        Ok(())
+    }
+
+    fn set_mac(&self, mac: MacAddr) -> Result<(), Error> {
+        Ok(self.device.set_mac(mac)?)
+    }
+
+    fn set_mtu(&self, mtu: u32) -> Result<(), Error> {
+        Ok(self.device.set_mtu(mtu)?)
+    }
+
+    fn set_offloads(&self, mask: u32) -> Result<(), Error> {
+        if mask & !self.offered != 0 {
+            return Err(Error::new(format!("offloads {:#x} are not offered", mask & !self.offered)));
+        }
+        if self.vnet && mask & offload::LRO == 0 {
+            let device = self.device.name();
+            return Err(Error::new(format!(
+                "a packet socket takes frames as the device gives them; to stop large ones, run `ethtool -K {device} gro off`"
+            )));
+        }
+        self.shared.offloads.store(mask, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn status(&self) -> serde_json::Value {
+        self.read_kernel_statistics();
+        let state = lock(&self.state);
+        serde_json::json!({
+            "device": self.device.name(),
+            "kernel_ifindex": self.device.index(),
+            "kind": self.device.before().kind,
+            "bus_device": self.device.before().parent,
+            "exclusive": lock(&self.exclusive).as_ref().map(Exclusive::way),
+            "vnet_hdr": self.vnet,
+            "promisc": state.promisc,
+            "all_multicast": state.all_multicast,
+            "multicast": state.multicast.len(),
+            "fanout": if self.rx.len() > 1 { Some(self.options.fanout) } else { None },
+            "rx_ring": self.options.ring,
+            "rx_queues": self.rx.iter().map(|h| serde_json::json!({
+                "packets": h.stats.packets.get(),
+                "missed": h.missed.load(Ordering::Relaxed),
+            })).collect::<Vec<_>>(),
+            "tx_queues": self.tx.iter().map(|h| serde_json::json!({
+                "packets": h.stats.packets.get(),
+                "kicks": h.stats.kicks.get(),
+                "way": h.way,
+            })).collect::<Vec<_>>(),
+        })
+    }
+
+    fn close(&self) {
+        drop(lock(&self.monitor).take());
+        if let Some(exclusive) = lock(&self.exclusive).take() {
+            self.device.with_netlink(|netlink| exclusive.detach(netlink, self.device.index()));
+        }
+        self.device.restore();
+    }
+}
+
+impl Drop for AfPacket {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl AfPacket {
+    /// Lets the kernel's frames into the rings, once.
+    fn bind(&self) -> Result<(), HostError> {
+        let mut state = lock(&self.state);
+        if state.bound {
+            return Ok(());
+        }
+        let failed = |what: &str| HostError::of(format!("{what} on {}", self.device.name()), NET_RAW);
+        if let [only] = &self.rx[..] {
+            only.socket.bind(true).map_err(failed("receiving"))?;
+        } else {
+            // A socket can join a fanout group only when it receives, and until then it gets every frame. So all are
+            // closed by a filter until the group is complete.
+            for handle in &self.rx {
+                handle.socket.refuse_all(true).map_err(failed("a socket filter"))?;
+                handle.socket.bind(true).map_err(failed("receiving"))?;
+            }
+            let mode: Fanout = self.options.fanout;
+            let [first, others @ ..] = &self.rx[..] else { return Ok(()) };
+            let group = first.socket.fanout_open(mode).map_err(failed("a fanout group"))?;
+            for handle in others {
+                handle.socket.fanout_join(mode, group).map_err(failed("joining a fanout group"))?;
+            }
+            for handle in &self.rx {
+                handle.socket.refuse_all(false).map_err(failed("a socket filter"))?;
+            }
+        }
+        state.bound = true;
+        Ok(())
+    }
+
+    fn membership(&self, membership: Membership, on: bool) -> Result<(), HostError> {
+        let change = if on { self.control.join(membership) } else { self.control.leave(membership) };
+        change.map_err(HostError::of(format!("{membership:?} of {}", self.device.name()), NET_RAW))
+    }
+
+    /// The kernel's counts begin anew with each reading, so they are added up here.
+    fn read_kernel_statistics(&self) {
+        for handle in &self.rx {
+            let read = handle.socket.take_statistics();
+            handle.missed.fetch_add(u64::from(read.drops), Ordering::Relaxed);
+            handle.freezes.fetch_add(u64::from(read.freezes), Ordering::Relaxed);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+fn offered(vnet: bool) -> u32 {
+    let always = offload::RX_CSUM | offload::RX_VLAN | offload::TX_VLAN | offload::SCATTER;
+    match vnet {
+        true => always | offload::TX_CSUM | offload::TSO4 | offload::TSO6 | offload::USO | offload::LRO,
+        false => always,
+    }
+}
+
+fn rx_handle(device: &Device, options: &Options) -> Result<RxHandle, HostError> {
+    let socket = PacketSocket::new(device.index(), options.offload)?;
+    // What we send must not come back. Linux 4.20.
+    socket.set(uapi::PACKET_IGNORE_OUTGOING, &1i32).map_err(HostError::of("PACKET_IGNORE_OUTGOING", NET_RAW))?;
+    Ok(RxHandle { socket, stats: RxStats::default(), missed: AtomicU64::new(0), freezes: AtomicU64::new(0) })
+}
+
+fn tx_queue(
+    device: &Device,
+    options: &Options,
+    vnet: bool,
+    with_ring: bool,
+) -> Result<(Arc<TxHandle>, PacketTx), HostError> {
+    let socket = || -> Result<PacketSocket, HostError> {
+        let socket = PacketSocket::new(device.index(), vnet)?;
+        socket.set_send_buffer(SEND_BUFFER);
+        if options.tx.qdisc_bypass {
+            let failed = HostError::of("PACKET_QDISC_BYPASS", NET_RAW);
+            socket.set(uapi::PACKET_QDISC_BYPASS, &1i32).map_err(failed)?;
+        }
+        Ok(socket)
+    };
+    let bind = |socket: &PacketSocket| {
+        socket.bind(false).map_err(HostError::of(format!("sending on {}", device.name()), NET_RAW))
+    };
+    let direct = socket()?;
+    bind(&direct)?;
+    let mut ring = None;
+    if with_ring {
+        let socket = socket()?;
+        // A frame that the kernel refuses must not block those behind it.
+        socket.set(uapi::PACKET_LOSS, &1i32).map_err(HostError::of("PACKET_LOSS", NET_RAW))?;
+        let made = TxRing::new(socket.raw_fd(), options.tx.geometry())
+            .map_err(HostError::of(format!("a transmit ring for {}", device.name()), NET_RAW))?;
+        bind(&socket)?;
+        ring = Some((socket, made));
+    }
+    let way = if ring.is_some() { "ring" } else { "sendmmsg" };
+    let handle = Arc::new(TxHandle { stats: TxStats::default(), way });
+    let queue = PacketTx::new(handle.clone(), direct, ring);
+    Ok((handle, queue))
+}
+
+/// Keeps the kernel's own stack off the device.
+fn take_over(device: &Device) -> Result<Option<Exclusive>, HostError> {
+    match device.with_netlink(|netlink| Exclusive::attach(netlink, device.index())) {
+        Ok(exclusive) => {
+            // Only noise is at stake here: what the kernel sends by itself. Static IPv6 addresses would be lost.
+            if !device.addresses().iter().any(|a| a.contains(':'))
+                && let Err(why) = device.quiet_ipv6()
+            {
+                info!("{}: the kernel's IPv6 stays on: {why}", device.name());
+            }
+            Ok(Some(exclusive))
+        }
+        Err(reason) => match device.addresses().into_iter().next() {
+            Some(address) => Err(HostError::NotExclusive { device: device.name().into(), address, reason }),
+            None => {
+                warn!(
+                    "{}: the kernel's stack also receives what arrives here ({reason}); it has no address here, so it \
+                     stays silent",
+                    device.name()
+                );
+                Ok(None)
+            }
+        },
+    }
+}
