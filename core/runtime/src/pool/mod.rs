@@ -1,0 +1,413 @@
+//! Packet memory: one sealed memfd cut into cells, per-worker caches over a shared ring of batches.
+//!
+//! A free cell is in one of three places: a worker's cache (an array, touched by that worker only), the shared ring
+//! (batches of [`BATCH`] cells, lock-free), or the control cache (a locked list for threads that are no workers, and for
+//! what does not fill a batch). Cells move between caches and ring only by whole batches, so a worker's `alloc` and `free`
+//! are a copy of a few words, and the ring is touched once in some hundred packets.
+
+mod burst;
+mod cache;
+mod memory;
+mod packet;
+#[cfg(test)]
+mod tests;
+
+pub use burst::Burst;
+pub use memory::HugePages;
+pub use packet::{Packet, Segments};
+
+use crate::{Cpu, MAX_WORKERS, sync::lock};
+use cache::{BATCH, Batch, Cache};
+use crossbeam_queue::ArrayQueue;
+use crossbeam_utils::CachePadded;
+use memory::Memory;
+use smpnet_abi::{CELL_NONE, Cell, HEADER_SIZE, PktHdr, PoolDesc};
+use std::{
+    cell::UnsafeCell,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// Size and shape of a [`Pool`].
+#[derive(Clone, Debug)]
+pub struct PoolConfig {
+    /// Cells, 64 to 2^24.
+    pub cells: u32,
+    /// log2 of a cell's bytes, 11 to 15.
+    pub cell_shift: u32,
+    /// Bytes between header and data of a fresh packet, for headers that are put in front; a multiple of 8 that leaves
+    /// at least 256 bytes of data.
+    pub headroom: u32,
+    /// Workers that get a cache, 1 to [`MAX_WORKERS`].
+    pub workers: usize,
+    /// Free cells that a worker keeps to itself at most, 64 to 65536.
+    pub cache: u32,
+    /// Whether to take huge pages.
+    pub huge_pages: HugePages,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        PoolConfig { cells: 65536, cell_shift: 11, headroom: 128, workers: 1, cache: 256, huge_pages: HugePages::Auto }
+    }
+}
+
+/// Why a pool could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PoolError {
+    /// A number of the configuration is out of range.
+    #[error("packet pool: {what} is {value}, must be {range}")]
+    Config {
+        /// Name of the setting.
+        what: &'static str,
+        /// What it was.
+        value: u64,
+        /// What it may be.
+        range: &'static str,
+    },
+    /// The system refused memory.
+    #[error("packet pool: cannot {step} {bytes} bytes of {pages} memory: {source}")]
+    Memory {
+        /// What was being done.
+        step: &'static str,
+        /// How much memory.
+        bytes: u64,
+        /// Which pages.
+        pages: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}
+
+/// Where the cells of a pool are. Exact when no worker runs; else every number is right for some recent moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolStats {
+    /// All cells.
+    pub total: u64,
+    /// Free, in the shared ring or the control cache.
+    pub shared: u64,
+    /// Free, in each worker's cache.
+    pub caches: Vec<u64>,
+    /// Owned by someone.
+    pub in_use: u64,
+    /// Times that fewer cells were given than asked for.
+    pub alloc_failures: u64,
+    /// Indices given to `free` that are no cells, or broken chains.
+    pub bad_frees: u64,
+    /// Bytes of a page of the mapping.
+    pub page_size: u32,
+}
+
+/// What is wrong with a packet that came from a plugin ([`Pool::validate`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadPacket {
+    /// The index, or one in the chain, is no cell.
+    #[error("no such cell")]
+    Index,
+    /// The bytes of a cell do not lie between its header and its end.
+    #[error("data outside of the cell")]
+    Bounds,
+    /// `nsegs` does not count the chain.
+    #[error("nsegs does not match the chain")]
+    Segments,
+    /// `pkt_len` is not the sum of the cells.
+    #[error("pkt_len does not match the chain")]
+    Length,
+}
+
+/// The packet pool.
+pub struct Pool {
+    desc: PoolDesc,
+    caches: Box<[CachePadded<WorkerCache>]>,
+    ring: ArrayQueue<Batch>,
+    control: Mutex<Vec<Cell>>,
+    bad_frees: AtomicU64,
+    control_failures: AtomicU64,
+    #[cfg(debug_assertions)]
+    owned: Box<[std::sync::atomic::AtomicBool]>,
+    _memory: Memory,
+}
+
+struct WorkerCache(UnsafeCell<Cache>);
+
+// SAFETY: the cache of worker i is touched only by the thread that holds a `Cpu` of index i; other threads read its atomic
+// counts only.
+unsafe impl Sync for WorkerCache {}
+
+impl Pool {
+    /// Makes a pool with every cell free.
+    ///
+    /// # Errors
+    /// [`PoolError::Config`] for numbers out of range; [`PoolError::Memory`] when there is not so much memory (with
+    /// [`HugePages::Require`]: of huge pages). All of it is allocated here: none of it can fail later.
+    pub fn new(c: &PoolConfig) -> Result<Pool, PoolError> {
+        let check = |what, value: u64, range, ok: bool| {
+            if ok { Ok(()) } else { Err(PoolError::Config { what, value, range }) }
+        };
+        check("cells", c.cells.into(), "64 to 16777216", (64..=1 << 24).contains(&c.cells))?;
+        check("cell_shift", c.cell_shift.into(), "11 to 15", (11..=15).contains(&c.cell_shift))?;
+        check("workers", c.workers as u64, "1 to 64", (1..=MAX_WORKERS).contains(&c.workers))?;
+        check("cache", c.cache.into(), "64 to 65536", (64..=65536).contains(&c.cache))?;
+        let most = (1 << c.cell_shift) - HEADER_SIZE - 256;
+        let fits = c.headroom.is_multiple_of(8) && c.headroom <= most;
+        check("headroom", c.headroom.into(), "a multiple of 8 that leaves 256 bytes of a cell", fits)?;
+
+        let memory = Memory::new(u64::from(c.cells) << c.cell_shift, c.huge_pages)?;
+        let desc = PoolDesc {
+            size: size_of::<PoolDesc>() as u32,
+            cell_shift: c.cell_shift,
+            base: memory.base(),
+            bytes: memory.bytes(),
+            cells: c.cells,
+            data_off: HEADER_SIZE + c.headroom,
+            fd: memory.fd(),
+            page_size: memory.page_size(),
+        };
+        // Only whole batches are in the ring, so it can never overflow.
+        let ring = ArrayQueue::new(c.cells as usize / BATCH + 1);
+        let cells: Vec<Cell> = (0..c.cells).collect();
+        let (batches, rest) = cells.as_chunks::<BATCH>();
+        for b in batches {
+            let _ = ring.push(Batch(*b));
+        }
+        Ok(Pool {
+            desc,
+            caches: (0..c.workers)
+                .map(|_| CachePadded::new(WorkerCache(UnsafeCell::new(Cache::new(c.cache as usize)))))
+                .collect(),
+            ring,
+            control: Mutex::new(rest.to_vec()),
+            bad_frees: AtomicU64::new(0),
+            control_failures: AtomicU64::new(0),
+            #[cfg(debug_assertions)]
+            owned: (0..c.cells).map(|_| false.into()).collect(),
+            _memory: memory,
+        })
+    }
+
+    /// The pool as plugins see it.
+    pub fn desc(&self) -> &PoolDesc {
+        &self.desc
+    }
+
+    /// Cells in the pool.
+    pub fn cells(&self) -> u32 {
+        self.desc.cells
+    }
+
+    /// Bytes of a cell, its header included.
+    #[inline(always)]
+    pub fn cell_size(&self) -> usize {
+        1 << self.desc.cell_shift
+    }
+
+    /// Whether `c` is the index of a cell. Says nothing of who owns it.
+    #[inline(always)]
+    pub fn is_valid(&self, c: Cell) -> bool {
+        c < self.desc.cells
+    }
+
+    /// Fills `out` with fresh packets (headers as of [`PktHdr::empty`]) and returns how many there were; those at the
+    /// front. The caller owns them.
+    #[inline]
+    pub fn alloc(&self, cpu: Cpu, out: &mut [Cell]) -> usize {
+        let n = self.alloc_raw(cpu, out);
+        self.fresh(&out[..n]);
+        n
+    }
+
+    /// As [`Pool::alloc`], but leaves the headers as the last owner left them, for callers that write every field.
+    #[inline]
+    pub fn alloc_raw(&self, cpu: Cpu, out: &mut [Cell]) -> usize {
+        // SAFETY: this thread is the only one that touches this worker's cache (contract of `Cpu::assume`), and nothing
+        // called here comes back to the pool.
+        let cache = unsafe { &mut *self.caches[cpu.index()].0.get() };
+        let n = cache.take(out, &self.ring);
+        self.note_owned(&out[..n]);
+        n
+    }
+
+    /// Takes packets back, chains as a whole.
+    #[inline]
+    pub fn free(&self, cpu: Cpu, cells: &[Cell]) {
+        // SAFETY: as in alloc_raw.
+        let cache = unsafe { &mut *self.caches[cpu.index()].0.get() };
+        for &c in cells {
+            self.walk_chain(c, |c| cache.put(c, &self.ring));
+        }
+        cache.publish_len();
+    }
+
+    /// [`Pool::alloc`] for threads that are no workers: takes a lock.
+    pub fn alloc_shared(&self, out: &mut [Cell]) -> usize {
+        let mut control = lock(&self.control);
+        while control.len() < out.len()
+            && let Some(batch) = self.ring.pop()
+        {
+            control.extend_from_slice(&batch.0);
+        }
+        let n = out.len().min(control.len());
+        let rest = control.len() - n;
+        out[..n].copy_from_slice(&control[rest..]);
+        control.truncate(rest);
+        drop(control);
+        if n < out.len() {
+            self.control_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        self.note_owned(&out[..n]);
+        self.fresh(&out[..n]);
+        n
+    }
+
+    /// [`Pool::free`] for threads that are no workers: takes a lock.
+    pub fn free_shared(&self, cells: &[Cell]) {
+        let mut control = lock(&self.control);
+        for &c in cells {
+            self.walk_chain(c, |c| control.push(c));
+        }
+        while let Some((rest, batch)) = control.split_last_chunk::<BATCH>() {
+            let left = rest.len();
+            let _ = self.ring.push(Batch(*batch));
+            control.truncate(left);
+        }
+    }
+
+    /// The packet whose first cell is `c`. The caller owns it: no one else looks at it as long as the view is used.
+    ///
+    /// # Panics
+    /// When `c` is no cell. Indices from a plugin are checked by [`Pool::validate`] first.
+    #[inline(always)]
+    pub fn packet(&self, c: Cell) -> Packet<'_> {
+        if !self.is_valid(c) {
+            bad_index(c);
+        }
+        Packet::new(self, c)
+    }
+
+    /// Checks a packet that comes from outside: every index of its chain, every offset and length in it, the sums. With
+    /// an `Ok` the chain can be walked without further checks.
+    ///
+    /// # Errors
+    /// The first thing that is wrong. Such a packet must not be used; when its first index is valid, [`Pool::free`] takes
+    /// back what is sound of it.
+    #[inline]
+    pub fn validate(&self, c: Cell) -> Result<(), BadPacket> {
+        if !self.is_valid(c) {
+            return Err(BadPacket::Index);
+        }
+        let hdr = Packet::new(self, c).hdr_copy();
+        let in_cell = |h: &PktHdr| {
+            u32::from(h.data_off) >= HEADER_SIZE
+                && usize::from(h.data_off) + usize::from(h.data_len) <= self.cell_size()
+        };
+        if !in_cell(&hdr) {
+            return Err(BadPacket::Bounds);
+        }
+        if hdr.next == CELL_NONE && hdr.nsegs == 1 {
+            return if hdr.pkt_len == u32::from(hdr.data_len) { Ok(()) } else { Err(BadPacket::Length) };
+        }
+        let (mut len, mut segs, mut next) = (u32::from(hdr.data_len), 1u8, hdr.next);
+        while next != CELL_NONE {
+            if !self.is_valid(next) {
+                return Err(BadPacket::Index);
+            }
+            if segs == hdr.nsegs {
+                return Err(BadPacket::Segments);
+            }
+            let h = Packet::new(self, next).hdr_copy();
+            if !in_cell(&h) {
+                return Err(BadPacket::Bounds);
+            }
+            (len, segs, next) = (len + u32::from(h.data_len), segs + 1, h.next);
+        }
+        match (segs == hdr.nsegs, len == hdr.pkt_len) {
+            (true, true) => Ok(()),
+            (true, false) => Err(BadPacket::Length),
+            _ => Err(BadPacket::Segments),
+        }
+    }
+
+    /// Free cells, roughly.
+    pub fn available(&self) -> u64 {
+        let caches: u64 = self.caches.iter().map(|c| cache_counts(c).0).sum();
+        caches + (self.ring.len() * BATCH) as u64 + lock(&self.control).len() as u64
+    }
+
+    /// Where the cells are.
+    pub fn stats(&self) -> PoolStats {
+        let (caches, failures): (Vec<u64>, Vec<u64>) = self.caches.iter().map(cache_counts).unzip();
+        let shared = (self.ring.len() * BATCH) as u64 + lock(&self.control).len() as u64;
+        let total = u64::from(self.desc.cells);
+        PoolStats {
+            total,
+            shared,
+            in_use: total.saturating_sub(shared + caches.iter().sum::<u64>()),
+            caches,
+            alloc_failures: failures.iter().sum::<u64>() + self.control_failures.load(Ordering::Relaxed),
+            bad_frees: self.bad_frees.load(Ordering::Relaxed),
+            page_size: self.desc.page_size,
+        }
+    }
+
+    #[inline(always)]
+    fn fresh(&self, cells: &[Cell]) {
+        let hdr = PktHdr::empty(self.desc.data_off as u16);
+        for &c in cells {
+            *Packet::new(self, c).hdr_mut() = hdr;
+        }
+    }
+
+    /// Hands every cell of a chain to `f`. A chain ends at CELL_NONE; one that has a bad index or more cells than a chain
+    /// may have is cut there and counted.
+    #[inline(always)]
+    fn walk_chain(&self, first: Cell, mut f: impl FnMut(Cell)) {
+        let mut c = first;
+        for _ in 0..usize::from(u8::MAX) {
+            if !self.is_valid(c) {
+                break;
+            }
+            let next = Packet::new(self, c).hdr_copy().next;
+            self.note_freed(c);
+            f(c);
+            if next == CELL_NONE {
+                return;
+            }
+            c = next;
+        }
+        self.bad_free();
+    }
+
+    #[cold]
+    fn bad_free(&self) {
+        self.bad_frees.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn note_owned(&self, _cells: &[Cell]) {
+        #[cfg(debug_assertions)]
+        for &c in _cells {
+            assert!(!self.owned[c as usize].swap(true, Ordering::Relaxed), "cell {c} was given out twice");
+        }
+    }
+
+    #[inline(always)]
+    fn note_freed(&self, _c: Cell) {
+        #[cfg(debug_assertions)]
+        assert!(self.owned[_c as usize].swap(false, Ordering::Relaxed), "cell {_c} was freed twice");
+    }
+}
+
+fn cache_counts(c: &CachePadded<WorkerCache>) -> (u64, u64) {
+    // SAFETY: only the atomic counts are reached, through a raw pointer, so no reference to the rest is made.
+    unsafe { Cache::counts(c.0.get()) }
+}
+
+#[cold]
+#[inline(never)]
+fn bad_index(c: Cell) -> ! {
+    panic!("{c} is not the index of a cell");
+}
