@@ -155,7 +155,13 @@ pub struct HostServices {
     /// Registers a counter; -1 when the name is taken. Control.
     pub counter: unsafe extern "C" fn(desc: *const CounterDesc) -> i32,
     /// Registers a sysctl node (`hw.null0.burst`); `set` null makes it read-only; -1 when the name is taken. Control.
-    pub sysctl: unsafe extern "C" fn(path: Text, get: SysctlGetFn, set: Option<SysctlSetFn>, arg: *mut c_void) -> i32,
+    // `set` is a SysctlSetFn, written out because cbindgen sees through Option only so.
+    pub sysctl: unsafe extern "C" fn(
+        path: Text,
+        get: SysctlGetFn,
+        set: Option<unsafe extern "C" fn(arg: *mut c_void, value: u64) -> i32>,
+        arg: *mut c_void,
+    ) -> i32,
     /// Removes a sysctl node. When it returns, neither `get` nor `set` runs. Control.
     pub sysctl_remove: unsafe extern "C" fn(path: Text) -> i32,
     /// Logs one line. Any thread; on a worker only for what is rare.

@@ -350,7 +350,7 @@ fn parse_hex(text: &str) -> Result<Box<[u8]>, Error> {
         .map(|c| c.to_digit(16).map(|d| d as u8))
         .collect::<Option<_>>()
         .ok_or_else(|| Error::new(format!("frame_hex {text:?}: not hexadecimal")))?;
-    if digits.len() % 2 != 0 || digits.is_empty() || digits.len() / 2 > SIZE_MAX {
+    if !digits.len().is_multiple_of(2) || digits.is_empty() || digits.len() / 2 > SIZE_MAX {
         return Err(Error::new(format!("frame_hex: {} digits are not 1 to {SIZE_MAX} whole bytes", digits.len())));
     }
     Ok(digits.chunks_exact(2).map(|d| d[0] << 4 | d[1]).collect())

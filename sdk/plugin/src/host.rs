@@ -174,7 +174,7 @@ impl Host {
         &self,
         path: &str,
         get: impl Fn() -> u64 + Send + Sync + 'static,
-        set: Option<Box<dyn Fn(u64) -> Result<(), Error> + Send + Sync>>,
+        set: Option<SysctlSet>,
     ) -> Result<SysctlNode, Error> {
         unsafe extern "C" fn getter(arg: *mut c_void) -> u64 {
             // SAFETY: the node lives until sysctl_remove has returned.
@@ -210,6 +210,9 @@ impl Host {
         drop(packets);
     }
 }
+
+/// Sets a sysctl node's value, or says why not.
+pub type SysctlSet = Box<dyn Fn(u64) -> Result<(), Error> + Send + Sync>;
 
 type CalloutBox = Box<dyn FnOnce(&mut Worker<'_>) + Send>;
 
@@ -304,8 +307,7 @@ impl Drop for Attachment {
 
 struct NodeFns {
     get: Box<dyn Fn() -> u64 + Send + Sync>,
-    #[allow(clippy::type_complexity)] // it is the parameter of `Host::sysctl`
-    set: Option<Box<dyn Fn(u64) -> Result<(), Error> + Send + Sync>>,
+    set: Option<SysctlSet>,
 }
 
 /// A sysctl node that is there until this is dropped.

@@ -88,7 +88,7 @@ pub use counter::Counter;
 pub use driver::{Driver, Opened, PortDetails, PortRequest, RxQueue, TxQueue};
 pub use error::Error;
 pub use filter::{Direction, Filter, FilterRequest, Judged};
-pub use host::{Attachment, Callout, EncapKey, Host, SysctlNode};
+pub use host::{Attachment, Callout, EncapKey, Host, SysctlNode, SysctlSet};
 pub use ifkind::{IfDetails, IfKind, IfRequest, IfType};
 pub use log::Level;
 pub use packet::{Header, Packet, PacketData, Segments};
@@ -97,6 +97,9 @@ pub use worker::Worker;
 pub use smpnet_abi::{
     DropReason, IfInfo, LinkState, MacAddr, PciId, PortStats, offload, pkt_flags, port_flags, privilege,
 };
+
+/// The ABI itself, for tables that are not made by the traits of this crate.
+pub use smpnet_abi as abi;
 
 pub use serde;
 pub use serde_json;
@@ -108,7 +111,11 @@ pub mod __private {
     pub use crate::filter::table as filter_table;
     pub use crate::ifkind::table as ifkind_table;
     pub use crate::log::line;
-    pub use crate::module::{Exports, erased_module};
+    pub use crate::module::{Exports, erased_module, kinds};
     pub use abi_stable::library::{CheckTypeLayout, LibHeader};
-    pub use smpnet_abi::{Manifest, PluginMod_Ref, TableEntry, kind, table_kind};
+    pub use smpnet_abi::{Manifest, PluginMod_Ref, TableEntry, table_kind};
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

@@ -4,7 +4,9 @@ use crate::{log, memory, shim};
 use abi_stable::library::RootModuleResult;
 use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{RErr, ROk, RResult, RSlice, RString};
-use smpnet_abi::{ABI_MAJOR, Description, HostPtr, HostServices, PluginMod, PluginMod_Ref, TableEntry};
+use smpnet_abi::{
+    ABI_MAJOR, Description, HostPtr, HostServices, PluginMod, PluginMod_Ref, TableEntry, kind, table_kind,
+};
 
 /// What a plugin exports; implemented by [`crate::plugin!`].
 #[doc(hidden)]
@@ -64,10 +66,29 @@ extern "C" fn tables<P: Exports>() -> RSlice<'static, TableEntry> {
 
 extern "C" fn stop() {}
 
+/// The kinds of a manifest, out of the tables.
+#[doc(hidden)]
+pub const fn kinds(tables: &[TableEntry]) -> u32 {
+    let (mut bits, mut i) = (0, 0);
+    while i < tables.len() {
+        bits |= match tables[i].kind {
+            table_kind::DRIVER => kind::DRIVER,
+            table_kind::IFKIND => kind::IFKIND,
+            table_kind::FILTER => kind::FILTER,
+            _ => 0,
+        };
+        i += 1;
+    }
+    bits
+}
+
 /// Exports a plugin: its manifest, its root module and its tables. Once per library; every field in this order.
 ///
 /// `name` is `[a-z][a-z0-9_-]*` of at most 31 bytes, `privileges` bits of [`crate::privilege`], `pci` a list of
 /// [`crate::PciId`]; the version is the crate's. An example stands at the top of this documentation.
+///
+/// Tables of the ABI that were not made by the traits of this crate (written in C, or by hand) follow as `tables: [..]`,
+/// entries of [`crate::abi::TableEntry`].
 #[macro_export]
 macro_rules! plugin {
     (
@@ -78,13 +99,12 @@ macro_rules! plugin {
         pci: [$($pci:expr),* $(,)?],
         drivers: [$($driver:ty),* $(,)?],
         ifkinds: [$($ifkind:ty),* $(,)?],
-        filters: [$($filter:ty),* $(,)?] $(,)?
+        filters: [$($filter:ty),* $(,)?]
+        $(, tables: [$($table:expr),* $(,)?])? $(,)?
     ) => {
         #[allow(unsafe_code, non_upper_case_globals)]
         const _: () = {
             use $crate::__private as p;
-            use ::core::primitive::{str, u32};
-
             const _: () = assert!(cfg!(panic = "unwind"), "a plugin must be built with panic = \"unwind\"");
 
             struct Plugin;
@@ -109,11 +129,8 @@ macro_rules! plugin {
                         _pad: 0,
                         table: ::core::ptr::from_ref(p::filter_table::<$filter>()).cast(),
                     },)*
+                    $($($table,)*)?
                 ];
-            }
-
-            const fn bit(names: &[&str], bit: u32) -> u32 {
-                if names.is_empty() { 0 } else { bit }
             }
 
             #[used]
@@ -123,9 +140,7 @@ macro_rules! plugin {
                 env!("CARGO_PKG_VERSION"),
                 $license,
                 $summary,
-                bit(&[$(stringify!($driver)),*], p::kind::DRIVER)
-                    | bit(&[$(stringify!($ifkind)),*], p::kind::IFKIND)
-                    | bit(&[$(stringify!($filter)),*], p::kind::FILTER),
+                p::kinds(<Plugin as p::Exports>::TABLES),
                 $privileges,
                 &[$($pci),*],
             );

@@ -79,12 +79,7 @@ impl Worker<'_> {
     }
 
     /// Keeps the packets of `burst` that `f` accepts, in order, and drops the others for the reasons it gives.
-    pub fn keep(
-        &mut self,
-        ifindex: u32,
-        burst: &mut Burst,
-        mut f: impl FnMut(&mut Packet) -> Result<(), DropReason>,
-    ) {
+    pub fn keep(&mut self, ifindex: u32, burst: &mut Burst, mut f: impl FnMut(&mut Packet) -> Result<(), DropReason>) {
         for mut packet in burst.take().drain() {
             match f(&mut packet) {
                 // What came out of a burst fits into it again.
