@@ -70,14 +70,6 @@ pub enum FilterError {
         /// libpcap's reason, or what is missing.
         reason: String,
     },
-    /// The program is not a valid classic BPF program.
-    #[error("filter {name}: invalid program: {reason}")]
-    Program {
-        /// Name of the filter.
-        name: String,
-        /// Which instruction, and what is wrong with it.
-        reason: String,
-    },
     /// The module could not be made ready to run.
     #[error("filter {name}: {source}")]
     Wasm {
@@ -89,9 +81,6 @@ pub enum FilterError {
     /// There is no generation to go back to.
     #[error("filter {0} has no previous generation")]
     NoPrevious(String),
-    /// Another control operation on the same filter went first.
-    #[error("filter {0} was changed by another operation meanwhile")]
-    Raced(String),
     /// The stack refused the attachment.
     #[error("filter {name}: cannot attach: {reason}")]
     Attach {

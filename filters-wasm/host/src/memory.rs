@@ -106,7 +106,8 @@ impl PoolWindow {
             return Err(WasmError::PoolNotSealed);
         }
         let bytes = usize::try_from(pool.bytes).unwrap_or(usize::MAX);
-        if bytes == 0 || bytes > RESERVATION {
+        let cells = u64::from(pool.cells).checked_shl(pool.cell_shift).unwrap_or(u64::MAX);
+        if bytes == 0 || bytes > RESERVATION || cells > pool.bytes {
             return Err(WasmError::PoolSize(pool.bytes));
         }
         // SAFETY: stat is plain old data, for which zeros are a value.

@@ -1,0 +1,111 @@
+//! A thousand swaps under load.
+
+use crate::testrouter::{TestRouter, udp};
+use crate::{Action, FilterManager, FilterSpec, Source};
+use smpnet_abi::BURST_MAX;
+use smpnet_abi::verdict::{DROP, PASS};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+const SWAPS: u64 = 1_000;
+
+/// Lines of /proc/self/maps, and resident bytes.
+fn memory() -> (usize, usize) {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap().lines().count();
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let resident: usize = statm.split_whitespace().nth(1).unwrap().parse().unwrap();
+    (maps, resident * 4096)
+}
+
+/// Judges the worker's 64 packets again and again; returns how many bursts it judged. Even ports go to one half of the
+/// generations, odd ports to the other: a burst that mixed two generations would drop all or nothing.
+fn work(router: &TestRouter, worker: usize, stop: &AtomicBool) -> u64 {
+    let first = worker as u32 * BURST_MAX;
+    let cells: Vec<u32> = (first..first + BURST_MAX).collect();
+    let even: Vec<u32> = cells.iter().map(|c| if c % 2 == 0 { DROP } else { PASS }).collect();
+    let odd: Vec<u32> = even.iter().map(|v| PASS + DROP - v).collect();
+    router.park(worker, false);
+    let mut bursts = 0;
+    while !stop.load(SeqCst) {
+        let verdicts = router.burst(worker, &cells);
+        assert!(verdicts == even || verdicts == odd, "two generations in one burst: {verdicts:?}");
+        bursts += 1;
+    }
+    router.park(worker, true);
+    bursts
+}
+
+#[test]
+fn a_thousand_swaps_under_load_lose_no_packet_and_leak_nothing() {
+    // Worker 2 sleeps all the time.
+    let router = TestRouter::new(192, 3);
+    for cell in 0..192 {
+        router.pool.put(cell, &udp(5000 + (cell % 2) as u16, 18));
+    }
+    let manager = Arc::new(FilterManager::new(router.clone()).unwrap());
+    let ports = |swap: u64| Source::Expr(format!("udp dst port {}", 5000 + swap % 2));
+    manager.load(FilterSpec::new("f", ports(0), Action::Drop)).unwrap();
+    let stop = AtomicBool::new(false);
+    let (mut adopt, mut total) = (Vec::new(), Vec::new());
+    let (mut before, mut after) = ((0, 0), (0, 0));
+    let bursts: u64 = std::thread::scope(|s| {
+        let workers: Vec<_> = (0..2)
+            .map(|w| {
+                s.spawn({
+                    let (r, stop) = (&router, &stop);
+                    move || work(r, w, stop)
+                })
+            })
+            .collect();
+        for swap in 1..=SWAPS {
+            let began = Instant::now();
+            let report = manager.swap("f", ports(swap), None).unwrap();
+            assert_eq!(report.generation, swap + 1);
+            total.push(began.elapsed());
+            adopt.push(report.adopt_us);
+            // After the first swaps allocators and caches are warm.
+            if swap == 200 {
+                settle(&manager);
+                before = memory();
+            }
+        }
+        settle(&manager);
+        after = memory();
+        stop.store(true, SeqCst);
+        workers.into_iter().map(|w| w.join().unwrap()).sum()
+    });
+
+    let stats = manager.stats("f").unwrap();
+    let packets = bursts * u64::from(BURST_MAX);
+    let per_generation: u64 = stats.generations.iter().map(|g| g.counts.packets).sum();
+    assert_eq!(stats.total.packets, packets, "every packet is judged exactly once");
+    assert_eq!(per_generation + stats.older.packets, packets, "by exactly one generation");
+    assert_eq!((stats.total.passed, stats.total.dropped), (packets / 2, packets / 2));
+    assert_eq!((stats.total.matched, stats.total.faults, stats.total.fault_packets), (packets / 2, 0, 0));
+    // A mapping or a page lost at each of the 800 swaps in between would be far more than what is in flight.
+    assert!(after.0 <= before.0 + 128, "mappings grew from {} to {}", before.0, after.0);
+    assert!(after.1 <= before.1 + (2 << 20), "resident memory grew from {} to {}", before.1, after.1);
+
+    adopt.sort_by(f64::total_cmp);
+    total.sort();
+    println!(
+        "{SWAPS} swaps, {packets} packets, {} interpreted; adopt median {:.0} us worst {:.0} us; whole swap median {:?} worst {:?}; \
+         mappings {} -> {}, resident {} -> {} KiB",
+        stats.total.interpreted,
+        adopt[adopt.len() / 2],
+        adopt[adopt.len() - 1],
+        total[total.len() / 2],
+        total[total.len() - 1],
+        before.0,
+        after.0,
+        before.1 >> 10,
+        after.1 >> 10
+    );
+}
+
+/// Lets the supervisor bury what is left.
+fn settle(manager: &FilterManager) {
+    std::thread::sleep(Duration::from_millis(50));
+    manager.list();
+}

@@ -1,0 +1,79 @@
+//! The thread that buries what workers gave up and brings back a generation in place of one that failed.
+
+use crate::filter::Filter;
+use crate::manager::Inner;
+use crate::slot::Handover;
+use crate::version::FilterVersion;
+use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+
+/// How workers call the supervisor: at most one call waits, and ringing never blocks.
+pub(crate) struct Bell(Sender<()>);
+
+impl Bell {
+    pub(crate) fn ring(&self) {
+        // Full: it rings already. Disconnected: the manager is gone, and a filter buries its own instances.
+        let _ = self.0.try_send(());
+    }
+}
+
+/// Something whose last owner must not be a worker: freeing code and memory takes up to 100 microseconds.
+pub(crate) enum Remains {
+    Version(Arc<FilterVersion>),
+    Filter(Arc<Filter>),
+    #[expect(dead_code, reason = "held to be dropped")]
+    Instances(Vec<Handover>),
+    /// No remains: the manager ends.
+    Stop,
+}
+
+impl Remains {
+    fn may_go(&self) -> bool {
+        match self {
+            Remains::Version(v) => Arc::strong_count(v) == 1,
+            Remains::Filter(f) => Arc::strong_count(f) == 1,
+            Remains::Instances(_) | Remains::Stop => true,
+        }
+    }
+}
+
+/// The ends that the rest of the crate holds.
+pub(crate) struct Lines {
+    pub(crate) bell: Arc<Bell>,
+    pub(crate) bury: Sender<Remains>,
+}
+
+/// The ends that the thread holds.
+pub(crate) struct Receivers {
+    rung: Receiver<()>,
+    remains: Receiver<Remains>,
+}
+
+pub(crate) fn lines() -> (Lines, Receivers) {
+    let (ring, rung) = bounded(1);
+    let (bury, remains) = unbounded();
+    (Lines { bell: Arc::new(Bell(ring)), bury }, Receivers { rung, remains })
+}
+
+/// Starts the thread; it ends with [`Remains::Stop`]. `inner` is asked about its filters when the bell rings.
+pub(crate) fn start(inner: Weak<Inner>, receivers: Receivers) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("smpnet-filters".into()).spawn(move || watch(&inner, &receivers))
+}
+
+fn watch(inner: &Weak<Inner>, receivers: &Receivers) {
+    let mut waiting: Vec<Remains> = Vec::new();
+    loop {
+        select! {
+            recv(receivers.rung) -> call => match (call, inner.upgrade()) {
+                (Ok(()), Some(inner)) => inner.attend(),
+                _ => return,
+            },
+            recv(receivers.remains) -> r => match r {
+                Ok(Remains::Stop) | Err(_) => return,
+                Ok(r) => waiting.push(r),
+            },
+        }
+        waiting.retain(|r| !r.may_go());
+    }
+}
