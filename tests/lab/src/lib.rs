@@ -20,6 +20,7 @@
 
 mod capture;
 mod cleanup;
+pub mod craft;
 mod daemon;
 mod enter;
 mod error;
