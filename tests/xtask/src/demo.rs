@@ -95,6 +95,8 @@ impl Findings {
         );
         must(self.books.lost == 0, format!("{} packets were lost", self.books.lost));
         must(self.books.wrong == 0, format!("{} packets came twice or changed", self.books.wrong));
+        let missing = self.load.counters.missing;
+        must(missing == 0, format!("{missing} packets are in none of smpnet's own counters"));
         let (sent, received, filtered) = self.load.probes;
         must(
             sent == received + filtered,
@@ -132,6 +134,7 @@ impl Findings {
             },
             "router": {
                 "received": self.load.counters.received, "sent": self.load.counters.sent,
+                "judged": self.load.counters.judged, "unaccounted": self.load.counters.missing,
                 "cpu_seconds": round(self.load.cpu.0), "resident_bytes": self.load.resident.last(),
             },
             "tcp": {

@@ -172,7 +172,7 @@ impl Scene {
         probes.wait_for(u64::MAX, Duration::from_millis(200));
         report.cpu = ((self.daemon.cpu_time() - cpu).as_secs_f64(), start.elapsed().as_secs_f64());
         let (main, probes) = (main.finish()?, probes.finish()?);
-        report.counters = Snapshot::take(&mut self.client, FILTER)?.since(&before);
+        report.counters = self.settled()?.since(&before);
         let (m, p): (FlowReport, FlowReport) = (main.total(), probes.total());
         report.probes = (probed.sent, p.received, report.counters.filtered);
         report.reordered = m.reordered + p.reordered;
@@ -237,6 +237,18 @@ impl Scene {
         }
         let drops = Snapshot::take(&mut self.client, FILTER)?.since(&first).drops;
         Ok((steps, books.close(&drops)))
+    }
+
+    /// smpnet's counters once nothing moves any more.
+    fn settled(&mut self) -> Result<Snapshot> {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        loop {
+            let s = Snapshot::take(&mut self.client, FILTER)?;
+            if s.missing == 0 || Instant::now() > deadline {
+                return Ok(s);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The address of smpnet that a traceroute from A must show first.

@@ -54,7 +54,7 @@ fn soak(args: &Args) -> Result<bool, LabError> {
                 "adopt_median_us": round(adopt.median_us), "adopt_worst_us": round(adopt.worst_us),
             },
             "resident_bytes": {"early": early, "last": last, "grown": grown},
-            "router": {"received": load.counters.received, "sent": load.counters.sent, "cpu_seconds": round(load.cpu.0)},
+            "router": {"received": load.counters.received, "sent": load.counters.sent, "unaccounted": load.counters.missing, "cpu_seconds": round(load.cpu.0)},
         });
         println!("{object}");
         return Ok(ok);
