@@ -70,6 +70,10 @@ impl Filter {
         self.on_fault
     }
 
+    pub(crate) fn pool_base(&self) -> *mut u8 {
+        self.pool.base
+    }
+
     pub(crate) fn published(&self) -> &ArcSwap<FilterVersion> {
         &self.published
     }

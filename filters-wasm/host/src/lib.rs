@@ -2,7 +2,10 @@
 
 mod engine;
 mod error;
+#[cfg(test)]
+mod figures_tests;
 mod filter;
+mod hook;
 mod manager;
 mod memory;
 mod report;

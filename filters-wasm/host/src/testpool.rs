@@ -79,6 +79,16 @@ impl TestPool {
         }
     }
 
+    /// The bytes of a packet of one cell.
+    pub fn bytes(&self, cell: Cell) -> Vec<u8> {
+        let (mut off, mut len) = (0, 0);
+        self.header(cell, |h| (off, len) = (usize::from(h.data_off), usize::from(h.data_len)));
+        // SAFETY: `put_at` checked that the packet is inside its cell.
+        let at = unsafe { self.desc.base.add(((cell as usize) << CELL_SHIFT) + off) };
+        // SAFETY: as above; nobody writes meanwhile.
+        unsafe { std::slice::from_raw_parts(at, len) }.to_vec()
+    }
+
     /// WebAssembly pages of the pool.
     pub fn pages(&self) -> u32 {
         self.desc.bytes.div_ceil(65536) as u32
