@@ -13,6 +13,7 @@ mod pktqueue;
 #[cfg(not(loom))]
 mod pool;
 mod pserialize;
+mod pshash;
 mod pslist;
 mod psref;
 mod published;
@@ -35,6 +36,7 @@ pub use cpu::{Cpu, MAX_WORKERS};
 pub use percpu::PerCpu;
 pub use pktqueue::{PktQueue, PktQueueStats};
 pub use pserialize::{Domain, DomainStats, ReadGuard, Reader, Section};
+pub use pshash::{HashStats, PsHash};
 pub use pslist::{Iter, Pslist};
 pub use psref::{Psref, PsrefControl, PsrefTarget};
 pub use published::{Published, PublishedRef};

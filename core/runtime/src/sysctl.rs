@@ -184,6 +184,14 @@ impl Sysctl {
         node.as_ref().map(|n| (n.get)()).ok_or_else(|| SysctlError::NotFound(path.into()))
     }
 
+    /// Whether there is such a node and it can be written.
+    pub fn is_writable(&self, path: &str) -> bool {
+        self.entry(path).is_ok_and(|entry| {
+            let node = entry.node.lock().unwrap_or_else(PoisonError::into_inner);
+            node.as_ref().is_some_and(|n| n.set.is_some())
+        })
+    }
+
     /// Writes a node, given as text of the kind that the node reads as.
     ///
     /// # Errors
@@ -259,6 +267,7 @@ mod tests {
         t.register("net.x.y", "a number", node).unwrap();
         t.register("net.x.z", "another", Node::read_only(|| 7u64)).unwrap();
         assert_eq!(t.get("net.x.y"), Ok(Value::UInt(1)));
+        assert!(t.is_writable("net.x.y") && !t.is_writable("net.x.z") && !t.is_writable("net.x"));
         t.set("net.x.y", "9").unwrap();
         assert_eq!(t.set("net.x.y", "10"), Err(SysctlError::Refused("net.x.y".into(), "must be below 10".into())));
         assert!(t.set("net.x.y", "-1").is_err());

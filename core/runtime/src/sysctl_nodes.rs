@@ -175,3 +175,22 @@ pub(crate) fn workqueue(tree: &Sysctl, queue: &Arc<Workqueue>) {
         tree.add(&format!("{path}.{name}"), doc, Node::read_only(get));
     }
 }
+
+pub(crate) fn hash(
+    tree: &Sysctl,
+    name: &str,
+    stats: impl Fn() -> Option<crate::HashStats> + Clone + Send + Sync + 'static,
+) {
+    type Field = fn(&crate::HashStats) -> u64;
+    let fields: [(&str, &str, Field); 4] = [
+        ("buckets", "buckets of the table", |s| s.buckets),
+        ("used", "buckets with at least one entry", |s| s.used),
+        ("items", "entries", |s| s.items),
+        ("longest", "entries of the fullest bucket", |s| s.longest),
+    ];
+    for (field_name, doc, field) in fields {
+        let stats = stats.clone();
+        let get = move || stats().map_or(0, |s| field(&s));
+        tree.add(&format!("kern.hashstat.{}.{field_name}", part(name)), doc, Node::read_only(get));
+    }
+}
