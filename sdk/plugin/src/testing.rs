@@ -55,14 +55,19 @@ static FREE: Mutex<Vec<Cell>> = Mutex::new(Vec::new());
 
 /// The test router's services.
 pub fn host() -> Host {
-    static TABLE: OnceLock<HostServices> = OnceLock::new();
-    let table = TABLE.get_or_init(|| {
-        let table = make_table();
+    Host::new(services())
+}
+
+/// The test router's services as the ABI has them: for code that loads plugins.
+pub fn services() -> &'static HostServices {
+    static TABLE: OnceLock<&'static HostServices> = OnceLock::new();
+    TABLE.get_or_init(|| {
+        let table: &'static HostServices = Box::leak(Box::new(make_table()));
         *FREE.lock().unwrap_or_else(PoisonError::into_inner) = (0..CELLS).collect();
+        // The table's functions find the pool where this copy of the SDK keeps it.
+        memory::install(table);
         table
-    });
-    memory::install(table);
-    Host::new(table)
+    })
 }
 
 /// The test router's worker `index`, on this thread.
