@@ -111,7 +111,7 @@ mod tests {
         icmp[23] = 1;
         let mut fragment = datagram();
         fragment[21] = 1;
-        for frame in [icmp, fragment, vec![0; 14], vec![0x81, 0; 7]] {
+        for frame in [icmp, fragment, vec![0; 14], [0x81, 0].repeat(7)] {
             let mut packet = smpnet_plugin::testing::packet(&frame);
             assert!(!complete(&mut packet));
             assert_eq!(packet.data(), frame);
