@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use smpnet_e2e::{Rig, does_not_reach, reaches, second_link};
 use smpnet_lab::{
-    Amount, Capture, Lab, Offloads, Ping, Result, TwoHosts, UdpReceiver, UdpSender, check, craft, mac, run_tests,
-    tests, traceroute, transfer,
+    Amount, Capture, Lab, Offloads, Ping, Result, TwoHosts, UdpReceiver, UdpSender, as_ordinary_user, check, craft,
+    mac, run_tests, tests, traceroute, transfer,
 };
 
 fn main() -> ExitCode {
@@ -26,7 +26,8 @@ fn main() -> ExitCode {
         malformed_packets_are_counted_and_go_no_further,
         source_routed_packets_are_refused,
         two_next_hops_share_the_flows,
-        a_changed_route_is_used_by_the_next_packet;
+        a_changed_route_is_used_by_the_next_packet,
+        an_ordinary_user_runs_the_router;
         alone:
         udp_at_full_speed_arrives_once_and_whole,
         tcp_arrives_whole_with_and_without_offloads,
@@ -252,6 +253,10 @@ fn a_changed_route_is_used_by_the_next_packet(lab: Lab) -> Result<()> {
         check(through >= 1000, || format!("after the change to {gateway} only {through} packets took {link}"))?;
     }
     Ok(())
+}
+
+fn an_ordinary_user_runs_the_router(lab: Lab) -> Result<()> {
+    as_ordinary_user(lab, "pings_pass_in_both_directions_and_lose_one_hop_of_life")
 }
 
 fn udp_at_full_speed_arrives_once_and_whole(lab: Lab) -> Result<()> {

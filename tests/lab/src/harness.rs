@@ -21,7 +21,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::cleanup::{TempDir, on_interrupt};
-use crate::enter::Lab;
+use crate::enter::{Lab, Privilege};
 use crate::error::{Context, LabError, Result};
 
 const CHILD: &str = "SMPNET_LAB_TEST";
@@ -69,6 +69,32 @@ pub fn require(ok: bool, reason: &str) -> bool {
 /// When not `ok`.
 pub fn check(ok: bool, what: impl FnOnce() -> String) -> Result<()> {
     if ok { Ok(()) } else { Err(LabError::Failed(what())) }
+}
+
+/// Runs another test of the same file as user 65534 (nobody), who is not root and owns nothing; one that runs as an
+/// ordinary user already is the proof itself.
+///
+/// # Errors
+/// When that test fails; skips with that test's reason, or where nobody may not even run this program.
+pub fn as_ordinary_user(lab: Lab, name: &str) -> Result<()> {
+    if lab.privilege() == Privilege::UserNamespace {
+        return Ok(());
+    }
+    let exe = std::env::current_exe().context("finding this program")?;
+    let dir = TempDir::new("smpnet-nobody")?;
+    std::os::unix::fs::chown(dir.path(), Some(65534), Some(65534)).context("giving a folder away")?;
+    let mut command = Command::new(exe);
+    command.env(CHILD, name).env("TMPDIR", dir.path()).uid(65534).gid(65534).stdin(Stdio::null());
+    let out = match command.output() {
+        Err(e) => return Err(skip(format!("user 65534 may not run this program where it lies ({e})"))),
+        Ok(out) => out,
+    };
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    // The child says itself what this machine forbids.
+    match text.lines().find_map(|l| l.strip_prefix("SKIPPED: ")) {
+        Some(reason) => Err(skip(reason)),
+        None => check(out.status.success(), || format!("{text}{}", String::from_utf8_lossy(&out.stderr))),
+    }
 }
 
 enum Outcome {
@@ -158,7 +184,7 @@ fn child(t: &Test) -> ExitCode {
             ExitCode::from(SKIPPED as u8)
         }
         Err(LabError::Forbidden(text)) => {
-            println!("SKIPPED: {}", text.replace('\n', " "));
+            println!("SKIPPED: {}", text.split_whitespace().collect::<Vec<_>>().join(" "));
             ExitCode::from(SKIPPED as u8)
         }
         Err(e) => {

@@ -41,7 +41,7 @@ pub use cleanup::{TempDir, on_interrupt};
 pub use daemon::{Daemon, binary};
 pub use enter::{Lab, Privilege};
 pub use error::{LabError, Result};
-pub use harness::{Test, check, require, run_tests, skip};
+pub use harness::{Test, as_ordinary_user, check, require, run_tests, skip};
 pub use host::{Host, Offloads};
 pub use http::{Client, Response};
 pub use icmp::{Hop, IcmpError, Ping, PingReport, traceroute};

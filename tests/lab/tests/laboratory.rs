@@ -2,13 +2,12 @@
 //! smpnet's.
 
 use std::net::Ipv4Addr;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use smpnet_lab::{
-    Amount, Capture, Host, Lab, Offloads, Ping, Privilege, Result, TempDir, TwoHosts, UdpReceiver, UdpSender, VethEnd,
-    check, mac, run_tests, skip, tests, traceroute, transfer, veth,
+    Amount, Capture, Host, Lab, Offloads, Ping, Result, TempDir, TwoHosts, UdpReceiver, UdpSender, VethEnd,
+    as_ordinary_user, check, mac, run_tests, tests, traceroute, transfer, veth,
 };
 
 fn main() -> ExitCode {
@@ -111,29 +110,7 @@ fn temporary_folders_vanish(_: Lab) -> Result<()> {
 }
 
 fn an_ordinary_user_gets_a_laboratory(lab: Lab) -> Result<()> {
-    if lab.privilege() == Privilege::UserNamespace {
-        // This very process is the proof.
-        return Ok(());
-    }
-    let exe = std::env::current_exe().map_err(|e| skip(e.to_string()))?;
-    let mut command = Command::new(exe);
-    command
-        .env("SMPNET_LAB_TEST", "pings_are_answered_through_the_linux_router")
-        .env("TMPDIR", "/tmp")
-        .uid(65534)
-        .gid(65534);
-    match command.output() {
-        Err(e) => Err(skip(format!("user 65534 may not run this program where it lies ({e})"))),
-        Ok(out) if out.status.success() => Ok(()),
-        Ok(out) => {
-            let text = String::from_utf8_lossy(&out.stdout).into_owned();
-            // The child says itself what this machine forbids.
-            match text.lines().find_map(|l| l.strip_prefix("SKIPPED: ")) {
-                Some(reason) => Err(skip(reason)),
-                None => check(false, || text),
-            }
-        }
-    }
+    as_ordinary_user(lab, "pings_are_answered_through_the_linux_router")
 }
 
 fn the_laboratory_forwards_with_linux_as_its_router_and_loses_nothing(lab: Lab) -> Result<()> {

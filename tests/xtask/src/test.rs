@@ -59,8 +59,10 @@ fn target_dir() -> std::path::PathBuf {
 
 /// The runtime's lists, references and queues under every interleaving that loom finds.
 fn loom(r: &mut Runner, target: &Path) {
-    let mut c =
-        with(cargo(), &["test", "-p", "smpnet-runtime", "--release", "--test", "loom_*", "--", "--show-output"]);
+    let mut c = with(
+        cargo(),
+        &["test", "-p", "smpnet-runtime", "--release", "--no-fail-fast", "--test", "loom_*", "--", "--show-output"],
+    );
     c.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target.join("loom"));
     r.run("loom", Judge::Tests, c);
 }
