@@ -1,0 +1,345 @@
+//! The body of `prog(off, buflen, wirelen) -> i32`: one wasm function per program, registers as locals.
+//!
+//! Jumps go forward only, so they become `br` out of nested blocks: one `block` per jump target, all opened at the
+//! start, the one of the first target innermost; each ends right before its target. No loop, no table, no memory
+//! write, and no instruction that can trap on any input whose descriptor lies inside the pool.
+
+use super::plan::{Guard, Step, successors};
+use super::{MEM_POOL, PROG_BUFLEN, PROG_OFF, PROG_WIRELEN};
+use crate::insn::{Alu, Cond, Op, Size, Src};
+use wasm_encoder::{BlockType, Function, Instruction as I, MemArg, ValType};
+
+const A: u32 = 3;
+const X: u32 = 4;
+const SWAP: u32 = 5;
+const M0: u32 = 6;
+
+/// Generates the function from decoded operations and their plan.
+pub(super) fn program(ops: &[Op], plan: &[Step]) -> Function {
+    let words = ops.iter().fold(0, |n, op| match *op {
+        Op::LdMem(k) | Op::LdxMem(k) | Op::St(k) | Op::Stx(k) => n.max(k + 1),
+        _ => n,
+    });
+    let targets: Vec<usize> = (0..ops.len()).filter(|&i| plan[i].target).collect();
+    let blocks = targets.len();
+    let mut e = Emitter { f: Function::new([(3 + words, ValType::I32)]), targets, next: 0 };
+    for _ in 0..blocks {
+        e.op(I::Block(BlockType::Empty));
+    }
+    for (i, (&op, step)) in ops.iter().zip(plan).enumerate() {
+        if step.target {
+            e.op(I::End);
+            e.next += 1;
+        }
+        if step.zero {
+            e.return_const(0);
+        } else if step.live {
+            e.step(i, op, step, plan);
+        }
+    }
+    // Every path has returned; the validator of wasm wants that said.
+    e.op(I::Unreachable);
+    e.op(I::End);
+    e.f
+}
+
+struct Emitter {
+    f: Function,
+    /// Jump targets in ascending order, each the end of one block.
+    targets: Vec<usize>,
+    /// Index of the first target whose block is still open.
+    next: usize,
+}
+
+impl Emitter {
+    fn op(&mut self, i: I<'_>) {
+        self.f.instruction(&i);
+    }
+
+    fn constant(&mut self, k: u32) {
+        self.op(I::I32Const(k as i32));
+    }
+
+    fn get(&mut self, local: u32) {
+        self.op(I::LocalGet(local));
+    }
+
+    fn set(&mut self, local: u32) {
+        self.op(I::LocalSet(local));
+    }
+
+    fn return_const(&mut self, k: u32) {
+        self.constant(k);
+        self.op(I::Return);
+    }
+
+    /// With a condition on the stack: end with 0 when it holds.
+    fn return_zero_if(&mut self) {
+        self.op(I::If(BlockType::Empty));
+        self.return_const(0);
+        self.op(I::End);
+    }
+
+    /// How many blocks a branch to `target` leaves.
+    fn depth(&self, target: usize) -> u32 {
+        let open = &self.targets[self.next..];
+        // Ascending order: the position is the number of blocks that end before.
+        open.partition_point(|&t| t < target) as u32
+    }
+
+    fn step(&mut self, i: usize, op: Op, step: &Step, plan: &[Step]) {
+        match op {
+            Op::LdAbs(size, k) => {
+                self.guard(step.guard);
+                self.get(PROG_OFF);
+                self.load(size, k, step.raw);
+                self.set(A);
+            }
+            Op::LdInd(size, k) => {
+                self.guard(step.guard);
+                self.get(PROG_OFF);
+                self.get(X);
+                self.op(I::I32Add);
+                self.load(size, k, step.raw);
+                self.set(A);
+            }
+            Op::LdxMsh(k) => {
+                self.guard(step.guard);
+                self.get(PROG_OFF);
+                self.load(Size::Byte, k, None);
+                self.constant(0xf);
+                self.op(I::I32And);
+                self.constant(2);
+                self.op(I::I32Shl);
+                self.set(X);
+            }
+            Op::LdImm(k) => {
+                self.constant(k);
+                self.set(A);
+            }
+            Op::LdMem(k) => self.copy(M0 + k, A),
+            Op::LdLen => self.copy(PROG_WIRELEN, A),
+            Op::LdxImm(k) => {
+                self.constant(k);
+                self.set(X);
+            }
+            Op::LdxMem(k) => self.copy(M0 + k, X),
+            Op::LdxLen => self.copy(PROG_WIRELEN, X),
+            Op::St(k) => self.copy(A, M0 + k),
+            Op::Stx(k) => self.copy(X, M0 + k),
+            Op::Tax => self.copy(A, X),
+            Op::Txa => self.copy(X, A),
+            Op::Alu(alu, src) => self.alu(alu, src, step.raw),
+            Op::Neg => {
+                self.constant(0);
+                self.get(A);
+                self.op(I::I32Sub);
+                self.set(A);
+            }
+            Op::RetK(k) => self.return_const(k),
+            Op::RetA => {
+                self.get(A);
+                self.op(I::Return);
+            }
+            Op::Ja(_) => {
+                if let [Some(to), _] = successors(i, op) {
+                    self.jump(i, to, plan);
+                }
+            }
+            Op::Jmp { cond, src, .. } => {
+                if let [Some(t), Some(f)] = successors(i, op) {
+                    self.branch(i, cond, src, step.raw, (t, f), plan);
+                }
+            }
+        }
+    }
+
+    fn copy(&mut self, from: u32, to: u32) {
+        self.get(from);
+        self.set(to);
+    }
+
+    fn guard(&mut self, guard: Guard) {
+        if let Some(bytes) = guard.fixed {
+            self.get(PROG_BUFLEN);
+            self.constant(bytes);
+            self.op(I::I32LtU);
+            self.return_zero_if();
+        }
+        if let Some(bytes) = guard.indexed {
+            // `buflen >= bytes` is proven here, so the subtraction does not wrap; X + bytes could.
+            self.get(X);
+            self.get(PROG_BUFLEN);
+            self.constant(bytes);
+            self.op(I::I32Sub);
+            self.op(I::I32GtU);
+            self.return_zero_if();
+        }
+    }
+
+    /// With the address on the stack: the value at `offset` behind it, swapped unless it may stay in network order.
+    fn load(&mut self, size: Size, offset: u32, raw: Option<Size>) {
+        let arg = MemArg { offset: u64::from(offset), align: 0, memory_index: MEM_POOL };
+        match size {
+            Size::Byte => self.op(I::I32Load8U(arg)),
+            Size::Half => self.op(I::I32Load16U(arg)),
+            Size::Word => self.op(I::I32Load(arg)),
+        }
+        if raw.is_some() {
+            return;
+        }
+        match size {
+            Size::Byte => {}
+            Size::Half => {
+                // (v << 8 & 0xff00) | v >> 8
+                self.op(I::LocalTee(SWAP));
+                self.constant(8);
+                self.op(I::I32Shl);
+                self.constant(0xff00);
+                self.op(I::I32And);
+                self.get(SWAP);
+                self.constant(8);
+                self.op(I::I32ShrU);
+                self.op(I::I32Or);
+            }
+            // Spelled as Cranelift recognises a byte swap: (v << 24 | (v & 0xff00) << 8) | (v >> 8 & 0xff00 | v >> 24).
+            Size::Word => {
+                self.op(I::LocalTee(SWAP));
+                self.constant(24);
+                self.op(I::I32Shl);
+                self.get(SWAP);
+                self.constant(0xff00);
+                self.op(I::I32And);
+                self.constant(8);
+                self.op(I::I32Shl);
+                self.op(I::I32Or);
+                self.get(SWAP);
+                self.constant(8);
+                self.op(I::I32ShrU);
+                self.constant(0xff00);
+                self.op(I::I32And);
+                self.get(SWAP);
+                self.constant(24);
+                self.op(I::I32ShrU);
+                self.op(I::I32Or);
+                self.op(I::I32Or);
+            }
+        }
+    }
+
+    fn operand(&mut self, src: Src) {
+        match src {
+            Src::K(k) => self.constant(k),
+            Src::X => self.get(X),
+        }
+    }
+
+    fn alu(&mut self, alu: Alu, src: Src, raw: Option<Size>) {
+        let src = match (src, raw) {
+            (Src::K(k), Some(size)) => Src::K(swapped(k, size)),
+            _ => src,
+        };
+        match (alu, src) {
+            (Alu::Lsh | Alu::Rsh, Src::K(32..)) => self.constant(0),
+            (Alu::Lsh | Alu::Rsh, Src::X) => {
+                // wasm takes the count modulo 32.
+                self.get(A);
+                self.get(X);
+                self.op(alu_instruction(alu));
+                self.constant(0);
+                self.get(X);
+                self.constant(32);
+                self.op(I::I32LtU);
+                self.op(I::Select);
+            }
+            _ => {
+                if matches!((alu, src), (Alu::Div | Alu::Mod, Src::X)) {
+                    self.get(X);
+                    self.op(I::I32Eqz);
+                    self.return_zero_if();
+                }
+                self.get(A);
+                self.operand(src);
+                self.op(alu_instruction(alu));
+            }
+        }
+        self.set(A);
+    }
+
+    fn jump(&mut self, i: usize, to: usize, plan: &[Step]) {
+        if plan[to].zero {
+            self.return_const(0);
+        } else if to != i + 1 {
+            let depth = self.depth(to);
+            self.op(I::Br(depth));
+        }
+    }
+
+    fn branch(&mut self, i: usize, cond: Cond, src: Src, raw: Option<Size>, (t, f): (usize, usize), plan: &[Step]) {
+        if t == f {
+            return self.jump(i, t, plan);
+        }
+        self.get(A);
+        match (src, raw) {
+            (Src::K(k), Some(Size::Half)) if cond == Cond::Eq && k > 0xffff => self.constant(k),
+            (Src::K(k), Some(size)) => self.constant(swapped(k, size)),
+            _ => self.operand(src),
+        }
+        if t == i + 1 {
+            // The taken side follows: branch away on the opposite.
+            self.op(match cond {
+                Cond::Eq => I::I32Ne,
+                Cond::Gt => I::I32LeU,
+                Cond::Ge => I::I32LtU,
+                Cond::Set => I::I32And,
+            });
+            if cond == Cond::Set {
+                self.op(I::I32Eqz);
+            }
+            self.branch_if(f, plan);
+            self.jump(i, t, plan);
+        } else {
+            self.op(match cond {
+                Cond::Eq => I::I32Eq,
+                Cond::Gt => I::I32GtU,
+                Cond::Ge => I::I32GeU,
+                Cond::Set => I::I32And,
+            });
+            self.branch_if(t, plan);
+            self.jump(i, f, plan);
+        }
+    }
+
+    fn branch_if(&mut self, to: usize, plan: &[Step]) {
+        if plan[to].zero {
+            self.return_zero_if();
+        } else {
+            let depth = self.depth(to);
+            self.op(I::BrIf(depth));
+        }
+    }
+}
+
+/// A constant in network byte order, for a value of the given width that stayed so.
+fn swapped(k: u32, size: Size) -> u32 {
+    match size {
+        Size::Byte => k,
+        Size::Half => u32::from((k as u16).swap_bytes()),
+        Size::Word => k.swap_bytes(),
+    }
+}
+
+fn alu_instruction(alu: Alu) -> I<'static> {
+    match alu {
+        Alu::Add => I::I32Add,
+        Alu::Sub => I::I32Sub,
+        Alu::Mul => I::I32Mul,
+        Alu::Div => I::I32DivU,
+        Alu::Mod => I::I32RemU,
+        Alu::And => I::I32And,
+        Alu::Or => I::I32Or,
+        Alu::Xor => I::I32Xor,
+        Alu::Lsh => I::I32Shl,
+        Alu::Rsh => I::I32ShrU,
+    }
+}

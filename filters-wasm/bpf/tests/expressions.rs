@@ -1,0 +1,244 @@
+//! The subset gives libpcap's verdict on every packet, optimised libpcap agrees with unoptimised, and the listing is
+//! libpcap's own.
+
+mod common;
+
+use common::{Random, WasmFilter};
+use smpnet_bpf::pcap::Libpcap;
+use smpnet_bpf::{Dlt, Engine, ExprError, Program, SNAPLEN, compile_expr, compile_expr_with, disasm, expr};
+
+/// A random expression of the subset's language. Some are refused by libpcap (a protocol that cannot be on this link).
+fn random_expression(random: &mut Random, ethernet: bool, depth: u32) -> String {
+    if depth > 0 && random.chance(2) {
+        let left = random_expression(random, ethernet, depth - 1);
+        let right = random_expression(random, ethernet, depth - 1);
+        let operator = random.pick(&["and", "or", "&&", "||"]);
+        return match random.below(3) {
+            0 => format!("{left} {operator} {right}"),
+            1 => format!("({left}) {operator} ({right})"),
+            _ => format!("not ({left} {operator} {right})"),
+        };
+    }
+    let not = random.pick(&["", "", "", "not ", "! "]);
+    let dir = random.pick(&["", "", "src ", "dst ", "src or dst ", "src and dst ", "dst or src "]);
+    let port = random.pick(&["80", "443", "53", "0x50", "65535", "80 or 443", "22 and 80"]);
+    let range = random.pick(&["1024-2047", "0-65535", "80-80", "2047-1024", "53"]);
+    let proto = random.pick(&["tcp ", "udp ", "sctp ", "", "", ""]);
+    let host = random.pick(&["10.0.0.1", "10.0.0.2", "192.168.2.100", "0.0.0.0", "10.1", "10.0.0.1 or 10.0.0.2"]);
+    let net =
+        random.pick(&["10.0.0.0/8", "10.1.0.0/16", "10.0.0.1/32", "0.0.0.0/0", "10", "192.168.2", "10.0 mask 255.255"]);
+    let family = random.pick(&["", "", "", "ip ", "arp ", "rarp "]);
+    let primitive = match random.below(if ethernet { 12 } else { 10 }) {
+        0 | 1 => random.pick(&["ip", "ip6", "arp", "rarp", "tcp", "udp", "sctp", "icmp", "icmp6", "igmp"]).to_owned(),
+        2 | 3 => format!("{proto}{dir}port {port}"),
+        4 => format!("{proto}{dir}portrange {range}"),
+        5 => format!("{family}{dir}host {host}"),
+        6 => format!("{family}{dir}net {net}"),
+        7 => {
+            format!("{}proto {}", random.pick(&["ip ", "ip6 ", ""]), random.pick(&["6", "17", "\\tcp", "\\icmp", "44"]))
+        }
+        8 => format!("{} {}", random.pick(&["less", "greater"]), random.below(120)),
+        9 => format!("{proto}{dir}port (80 or 443)"),
+        10 => format!("ether proto {}", random.pick(&["0x800", "\\arp", "\\ip6", "0x88cc", "64", "1500"])),
+        _ => format!(
+            "ether {}02:0:0:0:0:{}",
+            random.pick(&["host ", "src ", "dst ", "src or dst "]),
+            1 + random.below(3)
+        ),
+    };
+    format!("{not}{primitive}")
+}
+
+fn packets(random: &mut Random, ethernet: bool) -> Vec<(Vec<u8>, u32)> {
+    (0..64)
+        .map(|i| {
+            let mut p = common::packet(random, ethernet);
+            let wirelen = p.len() as u32;
+            // Every second packet is truncated somewhere.
+            if i % 2 == 1 {
+                p.truncate(random.below(p.len() as u64 + 1) as usize);
+            }
+            (p, wirelen)
+        })
+        .collect()
+}
+
+#[test]
+fn the_subset_gives_the_verdict_of_libpcap_on_every_packet() {
+    let Some(pcap) = common::libpcap("comparison of the expression subset with libpcap") else { return };
+    let mut compared = 0;
+    let rounds = common::rounds(20_000, 400_000);
+    for round in 0..rounds {
+        let mut random = Random(round);
+        let dlt = if round % 2 == 0 { Dlt::Raw } else { Dlt::En10mb };
+        let text = random_expression(&mut random, dlt == Dlt::En10mb, 3);
+        compared += u64::from(compare(pcap, &mut random, &text, dlt));
+    }
+    assert!(compared > rounds / 2, "only {compared} of {rounds} expressions could be compared");
+}
+
+fn compare(pcap: &Libpcap, random: &mut Random, text: &str, dlt: Dlt) -> bool {
+    let subset = expr::compile(text, dlt, SNAPLEN);
+    let plain = pcap.compile(text, dlt, SNAPLEN, false);
+    let subset = match (subset, &plain) {
+        (Ok(subset), Ok(_)) => subset,
+        // Unoptimised libpcap does not notice this.
+        (Err(expr::SubsetError::RejectsAll { .. }), Ok(plain)) => {
+            for (p, wirelen) in packets(random, dlt == Dlt::En10mb) {
+                assert_eq!(plain.run(&p, wirelen), 0, "{text} ({dlt})");
+            }
+            return true;
+        }
+        // Unoptimised programs are longer than 512 instructions now and then.
+        (_, Err(smpnet_bpf::pcap::PcapError::Invalid { .. })) => return false,
+        (Ok(_), Err(error)) => panic!("libpcap refuses what the subset takes: {text} ({dlt}): {error}"),
+        (Err(error), _) => panic!("the subset refuses its own language: {text} ({dlt}): {error}"),
+    };
+    let plain = plain.unwrap();
+    for (p, wirelen) in packets(random, dlt == Dlt::En10mb) {
+        let (ours, theirs) = (subset.run(&p, wirelen), plain.run(&p, wirelen));
+        assert_eq!(
+            ours,
+            theirs,
+            "{text} ({dlt}), packet {p:02x?} of {wirelen}\nsubset:\n{}libpcap:\n{}",
+            disasm(subset.insns()),
+            disasm(plain.insns())
+        );
+    }
+    true
+}
+
+#[test]
+fn optimised_and_unoptimised_libpcap_agree_on_whole_packets_on_both_engines() {
+    let Some(pcap) = common::libpcap("comparison of optimised with unoptimised libpcap programs") else { return };
+    let engine = common::engine();
+    for round in 0..common::rounds(400, 40_000) {
+        let mut random = Random(round);
+        let dlt = if round % 2 == 0 { Dlt::Raw } else { Dlt::En10mb };
+        let text = random_expression(&mut random, dlt == Dlt::En10mb, 3);
+        let compile = |optimize| pcap.compile(&text, dlt, SNAPLEN, optimize);
+        // Optimised libpcap refuses an expression that rejects all packets.
+        let (Ok(fast), Ok(plain)) = (compile(true), compile(false)) else { continue };
+        let packets: Vec<Vec<u8>> = (0..64)
+            .map(|_| {
+                let mut p = common::packet(&mut random, dlt == Dlt::En10mb);
+                // Where loads run out of the packet the optimiser may have removed the load: whole headers only.
+                p.resize(p.len().max(200), 0);
+                p
+            })
+            .collect();
+        let burst: Vec<_> = packets.iter().map(|p| (p.as_slice(), p.len() as u32)).collect();
+        let expected: Vec<u32> = burst.iter().map(|(p, w)| plain.run(p, *w)).collect();
+        let interpreted: Vec<u32> = burst.iter().map(|(p, w)| fast.run(p, *w)).collect();
+        assert_eq!(interpreted, expected, "{text} ({dlt})");
+        assert_eq!(WasmFilter::new(&engine, &fast).judge(&burst), expected, "wasm, optimised: {text} ({dlt})");
+        assert_eq!(WasmFilter::new(&engine, &plain).judge(&burst), expected, "wasm, plain: {text} ({dlt})");
+    }
+}
+
+#[test]
+fn listings_are_those_of_libpcap() {
+    let Some(pcap) = common::libpcap("comparison of listings with libpcap's bpf_image") else { return };
+    let mut random = Random(3);
+    for _ in 0..500 {
+        let program = common::random_program(&mut random, 60);
+        for (index, (line, &insn)) in disasm(program.insns()).lines().zip(program.insns()).enumerate() {
+            let Some(expected) = pcap.bpf_image(insn, index as u16) else { return };
+            assert_eq!(line, expected);
+        }
+    }
+}
+
+#[test]
+fn libpcap_compiles_and_names_its_errors() {
+    let Some(pcap) = common::libpcap("libpcap's error messages") else { return };
+    let compiled = compile_expr("vlan 5 and host 10.0.0.1", Dlt::En10mb).unwrap();
+    assert_eq!(compiled.engine, Engine::Libpcap);
+    let error = pcap.compile("tcp port", Dlt::Raw, SNAPLEN, true).unwrap_err().to_string();
+    assert!(error.contains("syntax error"), "{error}");
+    let error = pcap.compile("ip6 protochain 6", Dlt::Raw, SNAPLEN, true).unwrap_err().to_string();
+    assert!(error.contains("ip6 protochain") && error.contains("backwards"), "{error}");
+    assert!(pcap.compile("ip\0", Dlt::Raw, SNAPLEN, true).is_err());
+    assert!(pcap.version().contains("libpcap"), "{pcap:?}");
+}
+
+#[test]
+fn without_libpcap_the_subset_answers_and_says_so() {
+    let compiled = compile_expr_with("udp port 5000", Dlt::Raw, Engine::Subset).unwrap();
+    assert_eq!(compiled.engine, Engine::Subset);
+    let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0x30, 0x39, 0x13, 0x88];
+    assert_eq!(compiled.program.run(&packet, 28), SNAPLEN);
+    packet[9] = 6;
+    assert_eq!(compiled.program.run(&packet, 28), 0);
+    let error = compile_expr_with("vlan 5", Dlt::En10mb, Engine::Subset).unwrap_err();
+    assert!(matches!(error, ExprError::Subset(_)) && error.to_string().contains("libpcap0.8"), "{error}");
+}
+
+#[test]
+fn random_bytes_and_words_never_panic() {
+    const WORDS: &[&str] = &[
+        "ip",
+        "tcp",
+        "port",
+        "80",
+        "(",
+        ")",
+        "not",
+        "and",
+        "or",
+        "host",
+        "10.0.0.1",
+        "/",
+        "8",
+        "net",
+        "mask",
+        "src",
+        "dst",
+        "ether",
+        "02:00:00:00:00:01",
+        "proto",
+        "\\tcp",
+        "less",
+        "portrange",
+        "1-2",
+        "::1",
+        "é",
+        "0x",
+        "vlan",
+    ];
+    let mut random = Random(11);
+    for _ in 0..common::rounds(50_000, 2_000_000) {
+        let n = random.below(20) as usize;
+        let text = if random.chance(2) {
+            let words: Vec<&str> = (0..n).map(|_| random.pick(WORDS)).collect();
+            words.join(random.pick(&[" ", " ", ""]))
+        } else {
+            String::from_utf8_lossy(&random.bytes(n)).into_owned()
+        };
+        for dlt in [Dlt::Raw, Dlt::En10mb] {
+            if let Ok(program) = expr::compile(&text, dlt, SNAPLEN) {
+                program.run(&[], 0);
+            }
+        }
+        let _ = smpnet_bpf::load_program(&text);
+        let length = 8 * random.below(12) as usize;
+        let insns: Vec<_> = random
+            .bytes(length)
+            .chunks(8)
+            .map(|c| smpnet_bpf::Insn {
+                // Small numbers half of the time, so that some get past the decoder.
+                code: u16::from(c[0]) & if c[1] & 1 == 0 { 0xff } else { 0x07 },
+                jt: c[2] & 3,
+                jf: c[3] & 3,
+                k: if c[1] & 2 == 0 { u32::from(c[4] & 15) } else { u32::from_le_bytes([c[4], c[5], c[6], c[7]]) },
+            })
+            .collect();
+        let _ = disasm(&insns);
+        let text = smpnet_bpf::decimal(&insns);
+        assert_eq!(smpnet_bpf::parse_decimal(&text).unwrap(), insns);
+        if let Ok(program) = Program::new(insns) {
+            program.run(&[1, 2, 3], 9);
+            smpnet_bpf::compile_wasm(&program, &smpnet_bpf::CompileOptions { pool_pages: 1 });
+        }
+    }
+}
