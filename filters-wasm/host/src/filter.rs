@@ -4,7 +4,7 @@ use crate::engine::{Descriptor, FilterInstance};
 use crate::slot::{Local, Slot};
 use crate::supervisor::Bell;
 use crate::version::{CpuStats, FilterVersion};
-use crate::{Action, AttachPoint, Layer, OnFault};
+use crate::{Action, AttachPoint, OnFault};
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use smpnet_abi::{BURST_MAX, CELL_NONE, Cell, PktHdr, PoolDesc, verdict};
@@ -31,14 +31,6 @@ pub struct Filter {
     published: Arc<ArcSwap<FilterVersion>>,
     slots: Box<[CachePadded<Slot>]>,
     bell: Arc<Bell>,
-}
-
-/// Where a packet begins and how long it is, as the filter sees it.
-#[derive(Clone, Copy)]
-struct View {
-    start: u32,
-    buflen: u32,
-    wirelen: u32,
 }
 
 impl Filter {
@@ -124,7 +116,7 @@ impl Filter {
         }
     }
 
-    /// One call of the compiled code for all packets of one cell; the others one by one.
+    /// One call of the compiled code for the packets of one cell; the others, marked in `odd`, one by one.
     #[inline]
     fn by_instance(
         &self,
@@ -135,55 +127,65 @@ impl Filter {
         cells: &[Cell],
         verdicts: &mut [u32],
     ) -> Tally {
-        let mut tally = Tally::default();
-        let program = version.artefact.program.as_ref();
-        let mut at = [0u8; BURST];
-        let mut n = 0;
+        let whole = version.artefact.program.is_some();
+        let (mut odd, mut n, mut bytes) = (0u64, 0, 0u64);
         let descriptors = instance.descriptors();
-        for (i, (&cell, verdict)) in cells.iter().zip(verdicts.iter_mut()).enumerate() {
-            if *verdict != verdict::PASS {
-                continue;
+        for (i, (&cell, &verdict)) in cells.iter().zip(&*verdicts).enumerate() {
+            match self.header(cell) {
+                Some(h) if verdict == verdict::PASS && (h.next == CELL_NONE || !whole) => {
+                    descriptors[n] = Descriptor {
+                        off: (cell << self.pool.cell_shift) + u32::from(h.data_off),
+                        buflen: u32::from(h.data_len),
+                        wirelen: h.pkt_len,
+                        reserved: 0,
+                    };
+                    n += 1;
+                    bytes += u64::from(h.pkt_len);
+                }
+                _ => odd |= 1 << i,
             }
-            let Some(header) = self.header(cell) else {
-                self.policy(verdict, &mut tally);
-                continue;
-            };
-            let view = self.view(header);
-            tally.packets += 1;
-            tally.bytes += u64::from(view.wirelen);
-            if let Some(program) = program
-                && header.next != CELL_NONE
-            {
-                let bytes = self.gathered(cell, header, view, version.artefact.reach, gather);
-                tally.interpreted += 1;
-                settle(verdict, program.run(bytes, view.wirelen), version.action, &mut tally);
-                continue;
-            }
-            descriptors[n] = Descriptor {
-                off: (cell << self.pool.cell_shift) + view.start,
-                buflen: view.buflen,
-                wirelen: view.wirelen,
-                reserved: 0,
-            };
-            at[n] = i as u8;
-            n += 1;
+        }
+        let mut tally = Tally::default();
+        if odd != 0 {
+            tally = self.by_odd(version, odd, gather, cells, verdicts);
         }
         if n == 0 {
             return tally;
         }
-        match instance.run(n) {
-            Ok(()) => {
-                for (&i, &result) in at[..n].iter().zip(instance.results()) {
-                    settle(&mut verdicts[usize::from(i)], result, version.action, &mut tally);
-                }
+        tally.bytes += bytes;
+        if let Err(trap) = instance.run(n) {
+            if version.fault(stats, &trap) {
+                self.bell.ring();
             }
-            Err(trap) => {
-                if version.fault(stats, &trap) {
-                    self.bell.ring();
-                }
-                tally.packets -= n as u64;
-                at[..n].iter().for_each(|&i| self.policy(&mut verdicts[usize::from(i)], &mut tally));
-            }
+            usual(odd, verdicts).for_each(|verdict| self.policy(verdict, &mut tally));
+            return tally;
+        }
+        let results = &instance.results()[..n];
+        let (matched, dropped) = if odd == 0 {
+            settle_all(results, version.action, verdicts.iter_mut())
+        } else {
+            settle_all(results, version.action, usual(odd, verdicts))
+        };
+        tally.packets += n as u64;
+        tally.matched += matched;
+        tally.dropped += dropped;
+        tally
+    }
+
+    /// The packets of a burst that do not go the usual way: of several cells, dropped already, or no packets at all.
+    #[cold]
+    fn by_odd(
+        &self,
+        version: &FilterVersion,
+        odd: u64,
+        gather: &mut [u8],
+        cells: &[Cell],
+        verdicts: &mut [u32],
+    ) -> Tally {
+        let mut tally = Tally::default();
+        for i in (0..cells.len()).filter(|i| odd >> i & 1 == 1) {
+            let one = self.by_interpreter(version, gather, &cells[i..=i], &mut verdicts[i..=i]);
+            tally.add(&one);
         }
         tally
     }
@@ -206,12 +208,13 @@ impl Filter {
                 self.policy(verdict, &mut tally);
                 continue;
             };
-            let view = self.view(header);
-            let bytes = self.gathered(cell, header, view, version.artefact.reach, gather);
+            let bytes = self.gathered(cell, header, version.artefact.reach, gather);
+            let (matched, dropped) = settle(verdict, program.run(bytes, header.pkt_len), version.action);
             tally.packets += 1;
-            tally.bytes += u64::from(view.wirelen);
+            tally.bytes += u64::from(header.pkt_len);
             tally.interpreted += 1;
-            settle(verdict, program.run(bytes, view.wirelen), version.action, &mut tally);
+            tally.matched += matched;
+            tally.dropped += dropped;
         }
         tally
     }
@@ -220,7 +223,7 @@ impl Filter {
     fn by_policy(&self, cells: &[Cell], verdicts: &mut [u32]) -> Tally {
         let mut tally = Tally::default();
         for (&cell, verdict) in cells.iter().zip(verdicts).filter(|(_, v)| **v == verdict::PASS) {
-            tally.bytes += self.header(cell).map_or(0, |h| u64::from(self.view(h).wirelen));
+            tally.bytes += self.header(cell).map_or(0, |h| u64::from(h.pkt_len));
             self.policy(verdict, &mut tally);
         }
         tally
@@ -257,23 +260,9 @@ impl Filter {
         Some(unsafe { &*self.pool.base.add((cell as usize) << self.pool.cell_shift).cast::<PktHdr>() })
     }
 
-    /// What the filter sees of a packet: from the header of its layer, which need not be where the data begins (the bytes
-    /// in front of `data_off` are still there).
-    #[inline(always)]
-    fn view(&self, h: &PktHdr) -> View {
-        let data = u32::from(h.data_off);
-        let end = (data + u32::from(h.data_len)).min(1 << self.pool.cell_shift);
-        let layer = match self.place.layer {
-            Layer::Ether => h.l2_off,
-            Layer::Inet => h.l3_off,
-        };
-        let start = if layer == 0 { data } else { u32::from(layer) };
-        View { start, buflen: end.saturating_sub(start), wirelen: h.pkt_len.saturating_add(data).saturating_sub(start) }
-    }
-
     /// The packet's bytes in one piece, at most `reach` of them when they lie in several cells.
-    fn gathered<'a>(&'a self, cell: Cell, header: &PktHdr, view: View, reach: usize, gather: &'a mut [u8]) -> &'a [u8] {
-        let first = self.bytes(cell, view.start, view.buflen);
+    fn gathered<'a>(&'a self, cell: Cell, header: &PktHdr, reach: usize, gather: &'a mut [u8]) -> &'a [u8] {
+        let first = self.bytes(cell, header);
         if header.next == CELL_NONE {
             return first;
         }
@@ -284,7 +273,7 @@ impl Filter {
         // A chain has at most 255 cells.
         for _ in 0..u8::MAX {
             let Some(h) = self.header(next) else { break };
-            let part = self.bytes(next, u32::from(h.data_off), u32::from(h.data_len));
+            let part = self.bytes(next, h);
             let n = part.len().min(room - len);
             gather[len..len + n].copy_from_slice(&part[..n]);
             len += n;
@@ -296,18 +285,17 @@ impl Filter {
         &gather[..len]
     }
 
-    /// Bytes of a cell, cut at its end.
-    fn bytes(&self, cell: Cell, start: u32, len: u32) -> &[u8] {
-        let size = 1u32 << self.pool.cell_shift;
-        let start = start.min(size);
-        let len = len.min(size - start);
-        if cell >= self.pool.cells {
-            return &[];
-        }
-        // SAFETY: inside a cell of the pool, to which nobody writes while the calling worker owns the packet.
+    /// The data of a cell, cut at the cell's end.
+    fn bytes(&self, cell: Cell, header: &PktHdr) -> &[u8] {
+        let size = 1usize << self.pool.cell_shift;
+        let start = usize::from(header.data_off).min(size);
+        let len = usize::from(header.data_len).min(size - start);
+        debug_assert!(cell < self.pool.cells);
+        // SAFETY: `header` is this cell's, so the cell is one of the pool, and start and length stay inside; nobody writes
+        // there while the calling worker owns the packet.
         unsafe {
-            let at = self.pool.base.add(((cell as usize) << self.pool.cell_shift) + start as usize);
-            std::slice::from_raw_parts(at, len as usize)
+            let at = self.pool.base.add(((cell as usize) << self.pool.cell_shift) + start);
+            std::slice::from_raw_parts(at, len)
         }
     }
 }
@@ -317,14 +305,29 @@ unsafe impl Send for Filter {}
 // SAFETY: as above; each slot's local part belongs to one worker, see `judge`.
 unsafe impl Sync for Filter {}
 
-/// Turns what the program returned into a verdict.
+/// Turns what the program returned into a verdict. Returns 1 for a match and 1 for a drop, to be counted.
 #[inline(always)]
-fn settle(verdict: &mut u32, result: u32, action: Action, tally: &mut Tally) {
+fn settle(verdict: &mut u32, result: u32, action: Action) -> (u64, u64) {
     let matched = result != 0;
     let drop = matched != (action == Action::Pass);
     *verdict = u32::from(drop);
-    tally.matched += u64::from(matched);
-    tally.dropped += u64::from(drop);
+    (u64::from(matched), u64::from(drop))
+}
+
+#[inline(always)]
+fn settle_all<'a>(results: &[u32], action: Action, verdicts: impl Iterator<Item = &'a mut u32>) -> (u64, u64) {
+    let (mut matched, mut dropped) = (0, 0);
+    for (&result, verdict) in results.iter().zip(verdicts) {
+        let (m, d) = settle(verdict, result, action);
+        matched += m;
+        dropped += d;
+    }
+    (matched, dropped)
+}
+
+/// The verdicts of the packets that went the usual way, in order.
+fn usual(odd: u64, verdicts: &mut [u32]) -> impl Iterator<Item = &mut u32> {
+    verdicts.iter_mut().enumerate().filter(move |(i, _)| odd >> i & 1 == 0).map(|(_, v)| v)
 }
 
 /// What a burst adds to the counters.
@@ -339,6 +342,15 @@ struct Tally {
 }
 
 impl Tally {
+    fn add(&mut self, other: &Tally) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+        self.matched += other.matched;
+        self.dropped += other.dropped;
+        self.fault_packets += other.fault_packets;
+        self.interpreted += other.interpreted;
+    }
+
     #[inline]
     fn count(&self, s: &CpuStats) {
         s.packets.add(self.packets);

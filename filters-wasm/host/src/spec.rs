@@ -6,7 +6,7 @@ use smpnet_abi::PoolDesc;
 use smpnet_bpf::{Dlt, Program};
 use std::sync::Arc;
 
-/// What the packets begin with where a filter is asked.
+/// What the data of the packets begins with where a filter is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layer {

@@ -59,13 +59,10 @@ impl TestPool {
         change(unsafe { &mut *self.desc.base.add((cell as usize) << CELL_SHIFT).cast::<PktHdr>() });
     }
 
-    /// Makes `cell` a packet of one cell with these bytes, its network header at the start.
+    /// Makes `cell` a packet of one cell with these bytes.
     pub fn put(&self, cell: Cell, bytes: &[u8]) {
         self.put_at(cell, DATA_OFF, bytes);
-        self.header(cell, |h| {
-            h.pkt_len = bytes.len() as u32;
-            h.l3_off = DATA_OFF;
-        });
+        self.header(cell, |h| h.pkt_len = bytes.len() as u32);
     }
 
     /// Makes `cell` hold these bytes at `off`, with a fresh header.

@@ -1,7 +1,7 @@
 //! A stand-in for the router: hooks, workers and their quiescent points, for the tests of this crate.
 
 use crate::testpool::TestPool;
-use crate::{Attach, AttachPoint, Filter};
+use crate::{Attach, AttachPoint, Filter, Layer};
 use smpnet_abi::{Cell, PoolDesc, verdict};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, RwLock};
@@ -38,14 +38,19 @@ impl TestRouter {
         })
     }
 
-    /// Worker `worker` has all filters judge a burst, in order of priority, and passes a quiescent point. Tests give each
-    /// index to one thread at a time.
+    /// [`burst_at`](Self::burst_at) the inet hooks.
     pub fn burst(&self, worker: usize, cells: &[Cell]) -> Vec<u32> {
+        self.burst_at(Layer::Inet, worker, cells)
+    }
+
+    /// Worker `worker` has the filters of a layer judge a burst, in order of priority, and passes a quiescent point. Tests
+    /// give each index to one thread at a time.
+    pub fn burst_at(&self, layer: Layer, worker: usize, cells: &[Cell]) -> Vec<u32> {
         let mut verdicts = vec![verdict::PASS; cells.len()];
         self.workers[worker].judging.store(true, SeqCst);
         {
             let hooks = self.hooks.read().unwrap();
-            for (_, _, filter) in hooks.iter() {
+            for (_, _, filter) in hooks.iter().filter(|(_, at, _)| at.layer == layer) {
                 // SAFETY: tests use an index from one thread at a time, and cells from one worker.
                 unsafe { filter.judge(worker, cells, &mut verdicts) };
             }
