@@ -33,6 +33,11 @@ pub enum HostError {
         "/dev/net/tun is missing: load the module by `modprobe tun`, or create the node by `mknod /dev/net/tun c 10 200`"
     )]
     NoTun,
+    /// The TUN/TAP driver is there, but its file may not be opened.
+    #[error(
+        "/dev/net/tun may not be opened by this user: run smpnet as root, or let everybody by `chmod 0666 /dev/net/tun`, as most distributions do (devices still need CAP_NET_ADMIN)"
+    )]
+    TunClosed,
     /// The kernel's own stack would answer beside smpnet.
     #[error(
         "{device} carries the kernel's own address {address}, and the kernel's stack could not be kept off it ({reason}): \

@@ -29,9 +29,9 @@ fn main() -> ExitCode {
 }
 
 fn tun_or_skip() -> Result<()> {
-    match std::path::Path::new("/dev/net/tun").exists() {
-        true => Ok(()),
-        false => Err(skip("/dev/net/tun is missing (modprobe tun)")),
+    match std::fs::File::options().read(true).write(true).open("/dev/net/tun") {
+        Ok(_) => Ok(()),
+        Err(e) => Err(skip(format!("/dev/net/tun cannot be opened: {e} (modprobe tun; chmod 0666 /dev/net/tun)"))),
     }
 }
 

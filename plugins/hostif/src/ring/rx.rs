@@ -3,9 +3,13 @@
 //! A block comes to us when it is full or when its time is up (*retired*). Frames do not have fixed slots, so a block of
 //! 256 KiB takes 64-byte frames and 64 KiB segmentation-offload frames alike, and one wake-up brings many frames. The
 //! price is latency at low rates: a frame that comes alone waits for the retirement. The shortest timeout that the
-//! interface knows, 1 ms, is the default. Linux 6.18 keeps it by a high-resolution timer: a frame then waits at most
-//! 1 ms. Older kernels count in jiffies and retire a block at the second tick after its first frame: 2 ms at HZ=1000,
-//! 8 ms at HZ=250. Under load blocks fill up before the timer, and there is no such wait.
+//! interface knows, 1 ms, is the default. Linux 6.18 keeps it by a high-resolution timer; older kernels count in ticks, so
+//! that it is 4 ms at HZ=250. Under load blocks fill up before the timer, and there is no such wait.
+//!
+//! Measured on a veth pair of Linux 6.18, from send to wake-up: 0.1 to 1 ms with V3, 14 us with V2. Version 2 is not
+//! offered all the same: its slots have one size. At 2 KiB, 64 KiB frames go by way of the socket's buffer, of which an
+//! unprivileged process has 208 KiB, that is two frames; at 68 KiB, a ring of 32 MiB holds 480 frames, half a millisecond
+//! of a million a second. Both lose packets where V3 does not.
 
 use crate::{
     sys::{self, Mapping},

@@ -269,6 +269,7 @@ fn attach(name: &str, flags: i32) -> Result<OwnedFd, HostError> {
     let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC | libc::O_NONBLOCK) };
     let fd = sys::owned(fd).map_err(|e| match e.raw_os_error() {
         Some(libc::ENOENT) | Some(libc::ENODEV) | Some(libc::ENXIO) => HostError::NoTun,
+        Some(libc::EACCES) => HostError::TunClosed,
         _ => HostError::of("opening /dev/net/tun", NET_ADMIN)(e),
     })?;
     let mut request = sys::ifreq(name);
