@@ -47,6 +47,26 @@ fn show(args: &Args) -> Result<bool, LabError> {
     let mut progress = Progress::new();
     progress.say("two hosts, a router between them, smpnet in it");
     let mut scene = Scene::start(lab, args.workers)?;
+    let found = find(args, lab, &mut scene, &mut progress);
+    let f =
+        found.map_err(|e| LabError::Failed(format!("{e}\nthe end of smpnet's log:\n{}", scene.daemon.log_tail(20))))?;
+    let faults = f.faults();
+    if args.json {
+        println!("{}", f.json(&faults));
+    } else {
+        println!("\n{}", f.table());
+        faults.iter().for_each(|t| println!("  WRONG: {t}"));
+        println!("  {}", if faults.is_empty() { "everything is as it should be" } else { "the demo failed" });
+    }
+    if args.keep {
+        lookaround::wait(&scene, lab.privilege());
+    }
+    scene.daemon.stop()?;
+    Ok(faults.is_empty())
+}
+
+/// Puts the traffic on and watches it.
+fn find(args: &Args, lab: Lab, scene: &mut Scene, progress: &mut Progress) -> Result<Findings, LabError> {
     progress.say("ping and traceroute");
     let ping = scene.ping(50)?;
     let hops = traceroute(&scene.net.a, TwoHosts::B, 8)?;
@@ -62,20 +82,7 @@ fn show(args: &Args) -> Result<bool, LabError> {
     let (block, block_books) = scene.block()?;
     let books = load.books.plus(&block_books);
     let seconds = progress.elapsed().as_secs_f64();
-    let f = Findings { privilege: lab.privilege(), ping, hops, load, tcp, tcp_swaps, block, books, seconds };
-    let faults = f.faults();
-    if args.json {
-        println!("{}", f.json(&faults));
-    } else {
-        println!("\n{}", f.table());
-        faults.iter().for_each(|t| println!("  WRONG: {t}"));
-        println!("  {}", if faults.is_empty() { "everything is as it should be" } else { "the demo failed" });
-    }
-    if args.keep {
-        lookaround::wait(&scene, lab.privilege());
-    }
-    scene.daemon.stop()?;
-    Ok(faults.is_empty())
+    Ok(Findings { privilege: lab.privilege(), ping, hops, load, tcp, tcp_swaps, block, books, seconds })
 }
 
 impl Findings {
