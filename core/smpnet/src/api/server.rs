@@ -1,0 +1,97 @@
+//! Serving a table of endpoints over HTTP.
+
+use super::{
+    endpoint::{ApiError, Call, Endpoint, Handler, openapi},
+    events::Bus,
+};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Query, RawPathParams},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    response::Response,
+    routing::{MethodFilter, MethodRouter, get, on},
+};
+use serde_json::Value;
+use std::{collections::HashMap, sync::Arc};
+
+/// The largest body that a request may have: a bulk of routes, or a configuration file.
+const BODY_MAX: usize = 64 << 20;
+
+/// The router of a table of endpoints, the OpenAPI document at `/openapi.json` included. Handlers run on threads for
+/// blocking work; `events` feeds the event stream.
+pub fn router<S: Send + Sync + 'static>(
+    state: Arc<S>,
+    endpoints: Vec<Endpoint<S>>,
+    schemas: &Value,
+    events: Bus,
+) -> Router {
+    let document: Bytes = openapi(&endpoints, schemas).to_string().into();
+    let mut router = Router::new();
+    for e in endpoints {
+        router = router.route(e.path, method_router(state.clone(), e, events.clone()));
+    }
+    router
+        .route("/openapi.json", get(move || async move { response(StatusCode::OK, "application/json", document) }))
+        .fallback(|method: Method, uri: axum::http::Uri| async move {
+            let error = ApiError::not_found(format!("there is no {method} {}", uri.path()));
+            failure(&error.hint("/openapi.json lists what there is".to_owned()))
+        })
+        .method_not_allowed_fallback(|method: Method, uri: axum::http::Uri| async move {
+            failure(&ApiError { status: 405, ..ApiError::bad(format!("{} does not take {method}", uri.path())) })
+        })
+        .layer(axum::extract::DefaultBodyLimit::max(BODY_MAX))
+}
+
+fn method_router<S: Send + Sync + 'static>(state: Arc<S>, e: Endpoint<S>, events: Bus) -> MethodRouter {
+    let filter = match e.method {
+        "post" => MethodFilter::POST,
+        "put" => MethodFilter::PUT,
+        "patch" => MethodFilter::PATCH,
+        "delete" => MethodFilter::DELETE,
+        _ => MethodFilter::GET,
+    };
+    match e.handler {
+        Handler::Json(run) => on(
+            filter,
+            move |path: RawPathParams, Query(query): Query<HashMap<String, String>>, body: Bytes| async move {
+                let path = path.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+                let body = if body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&body) };
+                let body = match body {
+                    Ok(body) => body,
+                    Err(e) => return failure(&ApiError::bad(format!("the request's body is not JSON: {e}"))),
+                };
+                let call = Call { path, query, body };
+                match tokio::task::spawn_blocking(move || run(&state, &call)).await {
+                    Ok(Ok(value)) => response(StatusCode::OK, "application/json", value.to_string()),
+                    Ok(Err(e)) => failure(&e),
+                    Err(_) => failure(&ApiError::internal("the request failed inside smpnet; see the log")),
+                }
+            },
+        ),
+        Handler::Text(kind, run) => on(filter, move || async move {
+            match tokio::task::spawn_blocking(move || run(&state)).await {
+                Ok(text) => response(StatusCode::OK, kind, text),
+                Err(_) => failure(&ApiError::internal("the request failed inside smpnet; see the log")),
+            }
+        }),
+        Handler::Events => on(filter, move |headers: HeaderMap| async move {
+            let accept = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or("");
+            let sse = accept.contains("text/event-stream");
+            let kind = if sse { "text/event-stream" } else { "application/x-ndjson" };
+            response(StatusCode::OK, kind, Body::new(events.stream(sse)))
+        }),
+    }
+}
+
+fn failure(e: &ApiError) -> Response {
+    let status = StatusCode::from_u16(e.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response(status, "application/json", e.body().to_string())
+}
+
+fn response(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Response {
+    let mut r = Response::new(body.into());
+    *r.status_mut() = status;
+    r.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    r
+}

@@ -1,0 +1,58 @@
+//! Checking a file without a daemon: everything that can be known without touching the system.
+
+use crate::{
+    config::{self, AttachLayer, Config, Filter, FilterFault, FilterSource, Report, World},
+    plugins,
+};
+use smpnet_bpf::{Dlt, compile_expr};
+
+/// What a check brought.
+pub struct Checked {
+    /// What was understood of the file.
+    pub config: Config,
+    /// What is wrong with it.
+    pub report: Report,
+}
+
+/// Checks `text`, called `file` in messages. Plugins are loaded into this process to know what they provide.
+pub fn check_file(file: &str, text: &str) -> Checked {
+    let (config, mut report) = config::read(file, text, &|p| std::fs::read(p));
+    let catalogue = plugins::discover(&config.plugins.dirs, &config.plugins.load);
+    let devices = host_devices();
+    let world = World {
+        drivers: Some(&catalogue.drivers),
+        kinds: Some(&catalogue.kinds),
+        sysctl: catalogue.sysctl.as_deref(),
+        devices: Some(&devices),
+        compile: Some(&compile_filter),
+    };
+    config::check(&config, &world, &mut report);
+    Checked { config, report }
+}
+
+/// The network devices of the host.
+pub fn host_devices() -> Vec<String> {
+    let Ok(folder) = std::fs::read_dir("/sys/class/net") else { return Vec::new() };
+    folder.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect()
+}
+
+/// Compiles a filter to see whether it is right.
+pub fn compile_filter(f: &Filter) -> Result<(), FilterFault> {
+    let fault = |message: String| FilterFault { message, hint: None, fatal: true };
+    match &f.source {
+        FilterSource::Expr(e) => {
+            let dlt = match f.attach {
+                AttachLayer::Inet => Dlt::Raw,
+                AttachLayer::Ether => Dlt::En10mb,
+            };
+            compile_expr(e, dlt).map(drop).map_err(|e| fault(e.to_string()))
+        }
+        FilterSource::Program { file, text } => {
+            smpnet_bpf::load_program(text).map(drop).map_err(|e| fault(format!("{file}: {e}")))
+        }
+        FilterSource::Wasm { file, bytes } if !bytes.starts_with(b"\0asm") => {
+            Err(fault(format!("{file} is not a WebAssembly module")))
+        }
+        FilterSource::Wasm { .. } => Ok(()),
+    }
+}

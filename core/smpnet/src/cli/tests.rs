@@ -1,0 +1,77 @@
+//! The command line as a whole: what it takes, and that its help has an example for every command.
+
+use super::*;
+use clap::CommandFactory;
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let mut root = Args::command();
+    root.build();
+    root.clone().debug_assert();
+    for command in root.get_subcommands_mut() {
+        if command.get_name() == "help" {
+            continue;
+        }
+        let name = command.get_name().to_owned();
+        let help = command.render_long_help().to_string();
+        assert!(help.contains(&format!("smpnet {name}")), "{name} has no example:\n{help}");
+        assert!(help.contains("--json"), "{name} lacks --json");
+        assert!(command.get_about().is_some(), "{name} does not say what it is");
+    }
+}
+
+#[test]
+fn the_help_lists_the_commands_and_the_exit_codes() {
+    let help = Args::command().render_help().to_string();
+    for word in [
+        "run", "check", "apply", "ifconfig", "route", "arp", "netstat", "sysctl", "plugin", "filter", "bpf", "explain",
+        "doctor", "events", "stats", "Exit codes:",
+    ] {
+        assert!(help.contains(word), "{word} is not in:\n{help}");
+    }
+}
+
+fn parses(line: &str) -> bool {
+    Args::try_parse_from(line.split_whitespace()).is_ok()
+}
+
+#[test]
+fn what_operators_type_is_understood() {
+    for line in [
+        "smpnet run r.toml",
+        "smpnet run r.toml --once",
+        "smpnet --json ifconfig -v lan0",
+        "smpnet ifconfig lan0 10.0.1.1/24 up --json",
+        "smpnet ifconfig lan0 -alias",
+        "smpnet route add -net 10.0.0.0/8 127.0.0.1 -reject",
+        "smpnet arp -s 10.0.0.1 02:00:00:00:00:01 pub",
+        "smpnet arp -d -a",
+        "smpnet netstat -s -p ip",
+        "smpnet sysctl -w net.inet.ip.ttl=3",
+        "smpnet filter load f --drop udp --attach ether --direction both --priority -3 --on-fault drop",
+        "smpnet filter load f --program f.ddd --action pass",
+        "smpnet filter swap f --pass tcp",
+        "smpnet bpf compile tcp port 80 --dlt EN10MB -ddd",
+        "smpnet bpf compile icmp --wasm f.wasm",
+        "smpnet explain --in lan0 --packet 0800",
+        "smpnet --socket /tmp/s doctor --json",
+    ] {
+        assert!(parses(line), "{line}");
+    }
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    for line in [
+        "smpnet",
+        "smpnet filter load f",
+        "smpnet filter load f --drop udp --pass tcp",
+        "smpnet filter load f --drop udp --action pass",
+        "smpnet filter load f --drop udp --attach ip6",
+        "smpnet netstat -i -r",
+        "smpnet bpf compile icmp --wasm f.wasm -d",
+        "smpnet bpf compile icmp --dlt PPP",
+    ] {
+        assert!(!parses(line), "{line}");
+    }
+}

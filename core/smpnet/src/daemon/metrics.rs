@@ -1,0 +1,174 @@
+//! The counters in Prometheus' text format.
+
+use super::state::Daemon;
+use serde_json::Value;
+use std::fmt::Write;
+
+/// The page at `/metrics`.
+pub fn render(d: &Daemon) -> String {
+    let mut page = Page::default();
+    let stack = &d.router.stack;
+    let interfaces: Vec<Value> =
+        stack.interfaces().iter().map(|i| serde_json::to_value(i).unwrap_or_default()).collect();
+    interface_metrics(&mut page, &interfaces);
+    page.head("smpnet_drops_total", "counter", "Packets dropped, by reason and interface.");
+    for drop in stack.drops() {
+        let labels = [("interface", drop.interface.as_str()), ("reason", drop.reason.name())];
+        page.sample("smpnet_drops_total", &labels, drop.packets);
+    }
+    let accounting = serde_json::to_value(stack.accounting()).unwrap_or_default();
+    page.object("smpnet_packets", "Packets by what became of them, whole router.", "counter", &accounting);
+    let protocols = serde_json::to_value(stack.protocol_stats()).unwrap_or_default();
+    protocol_metrics(&mut page, &protocols);
+    filter_metrics(&mut page, d);
+    runtime_metrics(&mut page, d);
+    page.text
+}
+
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String cannot fail, here and below.
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        self.text.push_str(name);
+        for (n, (key, v)) in labels.iter().enumerate() {
+            let open = if n == 0 { '{' } else { ',' };
+            let _ = write!(self.text, "{open}{key}=\"{}\"", escape(v));
+        }
+        if !labels.is_empty() {
+            self.text.push('}');
+        }
+        let _ = writeln!(self.text, " {value}");
+    }
+
+    /// The numbers of an object, each a metric of its own.
+    fn object(&mut self, prefix: &str, help: &str, kind: &str, object: &Value) {
+        let suffix = if kind == "counter" { "_total" } else { "" };
+        for (key, value) in object.as_object().into_iter().flatten() {
+            if let Some(n) = value.as_u64() {
+                let name = format!("{prefix}_{}{suffix}", clean(key));
+                self.head(&name, kind, help);
+                self.sample(&name, &[], n);
+            }
+        }
+    }
+}
+
+fn interface_metrics(page: &mut Page, interfaces: &[Value]) {
+    let name = |i: &Value| i["name"].as_str().unwrap_or("").to_owned();
+    page.head("smpnet_interface_up", "gauge", "1 while the interface is up and its link is not down.");
+    for i in interfaces {
+        page.sample("smpnet_interface_up", &[("interface", &name(i))], u8::from(i["running"] == true));
+    }
+    page.head("smpnet_interface_quarantined", "gauge", "1 after the interface's plugin failed.");
+    for i in interfaces {
+        page.sample("smpnet_interface_quarantined", &[("interface", &name(i))], u8::from(!i["quarantine"].is_null()));
+    }
+    for (key, metric, help) in [
+        ("ipackets", "receive_packets", "Packets received."),
+        ("ibytes", "receive_bytes", "Bytes received."),
+        ("ierrors", "receive_errors", "Errors on reception."),
+        ("imcasts", "receive_multicast", "Multicasts received."),
+        ("iqdrops", "receive_queue_drops", "Packets dropped on reception."),
+        ("noproto", "receive_noproto", "Packets of no known protocol."),
+        ("opackets", "transmit_packets", "Packets sent."),
+        ("obytes", "transmit_bytes", "Bytes sent."),
+        ("oerrors", "transmit_errors", "Errors on transmission."),
+        ("omcasts", "transmit_multicast", "Multicasts sent."),
+    ] {
+        let metric = format!("smpnet_interface_{metric}_total");
+        page.head(&metric, "counter", help);
+        for i in interfaces {
+            page.sample(&metric, &[("interface", &name(i))], i["counters"][key].as_u64().unwrap_or(0));
+        }
+    }
+}
+
+fn protocol_metrics(page: &mut Page, protocols: &Value) {
+    page.head("smpnet_protocol_total", "counter", "Protocol statistics, as netstat -s shows them.");
+    for (protocol, counters) in protocols.as_object().into_iter().flatten() {
+        let mut sample = |name: &str, value: u64| {
+            page.sample("smpnet_protocol_total", &[("protocol", protocol), ("counter", name)], value);
+        };
+        match counters {
+            Value::Object(o) => {
+                o.iter().filter_map(|(k, v)| Some((k, v.as_u64()?))).for_each(|(k, v)| sample(k, v));
+            }
+            Value::Array(list) => {
+                for c in list {
+                    sample(c["name"].as_str().unwrap_or(""), c["value"].as_u64().unwrap_or(0));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn filter_metrics(page: &mut Page, d: &Daemon) {
+    let filters: Vec<Value> =
+        d.router.filters.list().iter().map(|f| serde_json::to_value(f).unwrap_or_default()).collect();
+    for (key, kind, help) in [
+        ("packets", "counter", "Packets that the filter judged."),
+        ("matched", "counter", "Packets that matched."),
+        ("passed", "counter", "Packets that it passed."),
+        ("dropped", "counter", "Packets that it dropped."),
+        ("faults", "counter", "Times that it failed."),
+        ("generation", "gauge", "Programs that it has run; grows with each swap."),
+    ] {
+        let metric = format!("smpnet_filter_{key}{}", if kind == "counter" { "_total" } else { "" });
+        page.head(&metric, kind, help);
+        for f in &filters {
+            let name = f["name"].as_str().unwrap_or("");
+            page.sample(&metric, &[("filter", name)], f[key].as_u64().unwrap_or(0));
+        }
+    }
+}
+
+fn runtime_metrics(page: &mut Page, d: &Daemon) {
+    let runtime = &d.router.runtime;
+    let pool = runtime.pool().stats();
+    page.head("smpnet_pool_cells", "gauge", "Packet cells.");
+    for (state, n) in [("total", pool.total), ("in_use", pool.in_use)] {
+        page.sample("smpnet_pool_cells", &[("state", state)], n);
+    }
+    page.head("smpnet_pool_alloc_failures_total", "counter", "Times that no cell was free.");
+    page.sample("smpnet_pool_alloc_failures_total", &[], pool.alloc_failures);
+    let nodes = runtime.sysctl().walk("kern.cpu");
+    let mut last = String::new();
+    let mut samples: Vec<(String, String, u64)> = nodes
+        .into_iter()
+        .filter_map(|(name, value, _)| {
+            let (worker, key) = name.strip_prefix("kern.cpu.")?.split_once('.')?;
+            Some((clean(key), worker.to_owned(), value.to_json().as_u64()?))
+        })
+        .collect();
+    samples.sort();
+    for (key, worker, value) in samples {
+        let gauge = matches!(key.as_str(), "utilisation" | "pollers");
+        let metric = format!("smpnet_worker_{key}{}", if gauge { "" } else { "_total" });
+        if key != last {
+            page.head(&metric, if gauge { "gauge" } else { "counter" }, "Of each worker, as kern.cpu has it.");
+        }
+        page.sample(&metric, &[("worker", &worker)], value);
+        last = key;
+    }
+    page.head("smpnet_uptime_seconds", "gauge", "Seconds since the daemon started.");
+    page.sample("smpnet_uptime_seconds", &[], d.started.elapsed().as_secs());
+    page.head("smpnet_build_info", "gauge", "Version of the daemon.");
+    page.sample("smpnet_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+}
+
+fn clean(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+}
+
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}

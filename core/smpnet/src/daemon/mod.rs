@@ -1,0 +1,20 @@
+//! The daemon: a router with a control API, from its file to its end.
+
+mod change;
+mod device;
+mod endpoints;
+mod metrics;
+mod notify;
+mod requests;
+mod router;
+mod run;
+mod schemas;
+mod show;
+mod socket;
+mod state;
+
+pub use run::{Options, StartError, run};
+pub use state::writable as writable_sysctl;
+
+#[cfg(test)]
+mod tests;

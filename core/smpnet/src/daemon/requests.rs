@@ -1,0 +1,471 @@
+//! The bodies of requests, and what they mean.
+
+use crate::{
+    api::ApiError,
+    apply::Op,
+    config::{
+        Action, ArpEntry, AttachLayer, Backing, Config, Filter, FilterDirection, FilterSource, Interface,
+        NextHop, Prefix, Route, RouteTarget, did_you_mean, filter_name, interface_address, interface_name,
+        route_destination,
+    },
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::{net::Ipv4Addr, path::PathBuf};
+
+/// Makes an interface.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InterfaceRequest {
+    name: String,
+    driver: Option<String>,
+    kind: Option<String>,
+    #[serde(default)]
+    options: Option<Value>,
+    #[serde(default)]
+    addresses: Vec<String>,
+    mtu: Option<u32>,
+    #[serde(default = "yes")]
+    up: bool,
+    #[serde(default)]
+    description: String,
+    rx_queues: Option<u16>,
+    tx_queues: Option<u16>,
+    #[serde(default)]
+    promisc: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl InterfaceRequest {
+    /// The steps that make it.
+    pub fn ops(self, config: &Config) -> Result<Vec<Op>, ApiError> {
+        let name = interface_name(&self.name).map_err(ApiError::bad)?;
+        if config.interface(&name).is_some() {
+            return Err(ApiError::conflict(format!("interface \"{name}\": File exists")));
+        }
+        let backing = match (self.driver, self.kind) {
+            (Some(d), None) => Backing::Driver(d),
+            (None, Some(k)) => Backing::Kind(k),
+            _ => return Err(ApiError::bad("an interface has either a \"driver\" or a \"kind\"")),
+        };
+        let addresses = prefixes(&self.addresses)?;
+        let interface = Interface {
+            at: Default::default(),
+            name: name.clone(),
+            backing,
+            backing_at: Default::default(),
+            options: self.options.unwrap_or_else(|| json!({})),
+            options_at: Default::default(),
+            addresses: Vec::new(),
+            mtu: self.mtu,
+            up: false,
+            description: self.description,
+            rx_queues: self.rx_queues,
+            tx_queues: self.tx_queues,
+            promisc: self.promisc,
+        };
+        let mut ops = vec![Op::CreateInterface(Box::new(interface))];
+        ops.extend(addresses.into_iter().map(|a| Op::AddAddress(name.clone(), a)));
+        if self.up {
+            ops.push(Op::SetUp(name, true));
+        }
+        Ok(ops)
+    }
+}
+
+/// Changes an interface; what is left out stays.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InterfaceChange {
+    up: Option<bool>,
+    mtu: Option<u32>,
+    description: Option<String>,
+    promisc: Option<bool>,
+    options: Option<Value>,
+    #[serde(default)]
+    add_addresses: Vec<String>,
+    #[serde(default)]
+    remove_addresses: Vec<String>,
+}
+
+impl InterfaceChange {
+    /// The steps of the change.
+    pub fn ops(self, name: &str, config: &Config) -> Result<Vec<Op>, ApiError> {
+        let i = interface(name, config)?;
+        let name = || i.name.clone();
+        let mut ops = Vec::new();
+        if self.up == Some(false) && i.up {
+            ops.push(Op::SetUp(name(), false));
+        }
+        for a in prefixes(&self.remove_addresses)? {
+            ops.push(Op::RemoveAddress(name(), a));
+        }
+        if let Some(Value::Object(options)) = self.options {
+            let mut to = i.clone();
+            match &mut to.options {
+                Value::Object(o) => o.extend(options),
+                other => *other = options.into(),
+            }
+            ops.push(Op::Reconfigure(Box::new(i.clone()), Box::new(to)));
+        }
+        if let Some(mtu) = self.mtu.filter(|m| i.mtu != Some(*m)) {
+            ops.push(Op::SetMtu(name(), i.mtu, Some(mtu)));
+        }
+        if let Some(d) = self.description.filter(|d| *d != i.description) {
+            ops.push(Op::SetDescription(name(), i.description.clone(), d));
+        }
+        if let Some(on) = self.promisc.filter(|on| *on != i.promisc) {
+            ops.push(Op::SetPromisc(name(), on));
+        }
+        for a in prefixes(&self.add_addresses)? {
+            ops.push(Op::AddAddress(name(), a));
+        }
+        if self.up == Some(true) && !i.up {
+            ops.push(Op::SetUp(name(), true));
+        }
+        Ok(ops)
+    }
+}
+
+/// The steps that end an interface, and what leans on it.
+pub fn destroy(name: &str, config: &Config) -> Result<Vec<Op>, ApiError> {
+    let i = interface(name, config)?;
+    if i.backing == Backing::Loopback {
+        return Err(ApiError::bad("the loopback interface cannot be destroyed"));
+    }
+    let on_top = |o: &&Interface| o.options.get("parent").and_then(Value::as_str) == Some(name);
+    if let Some(top) = config.interfaces.iter().find(on_top) {
+        return Err(ApiError::conflict(format!("{} stands on {name}", top.name))
+            .hint(format!("destroy {} first", top.name)));
+    }
+    let mut without = config.clone();
+    without.interfaces.retain(|o| o.name != name);
+    without.filters.retain(|f| f.interface.as_deref() != Some(name));
+    without.arp.retain(|a| {
+        a.interface.as_deref().or_else(|| config.connected(a.address).map(|i| i.name.as_str())) != Some(name)
+    });
+    without.routes.retain(|r| match &r.target {
+        RouteTarget::NextHops(hops) => !hops.iter().any(|h| {
+            let dev = h.dev.as_deref();
+            dev.or_else(|| h.via.and_then(|v| config.connected(v)).map(|i| i.name.as_str())) == Some(name)
+        }),
+        _ => true,
+    });
+    let nothing = crate::apply::SysctlState { now: &|_| None, original: &Default::default() };
+    Ok(crate::apply::plan(config, &without, &nothing).ops)
+}
+
+/// An interface of the running configuration. One that the daemon has without being told to (`lo0`) is there too.
+pub fn interface<'c>(name: &str, config: &'c Config) -> Result<&'c Interface, ApiError> {
+    config.interface(name).ok_or_else(|| {
+        let names: Vec<&str> = config.interfaces.iter().map(|i| i.name.as_str()).collect();
+        ApiError::not_found(format!("no interface \"{name}\"")).hint(did_you_mean(name, &names))
+    })
+}
+
+fn prefixes(list: &[String]) -> Result<Vec<Prefix>, ApiError> {
+    list.iter().map(|a| interface_address(a).map_err(ApiError::bad)).collect()
+}
+
+/// One or several.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(Ipv4Addr),
+    More(Vec<Ipv4Addr>),
+}
+
+/// Adds or changes a route.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteRequest {
+    to: String,
+    via: Option<OneOrMore>,
+    dev: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+impl RouteRequest {
+    /// The route that is asked for.
+    pub fn route(self) -> Result<Route, ApiError> {
+        let to = route_destination(&self.to).map_err(ApiError::bad)?;
+        let via = match self.via {
+            Some(OneOrMore::One(v)) => vec![v],
+            Some(OneOrMore::More(v)) => v,
+            None => Vec::new(),
+        };
+        let target = match (self.kind.as_deref(), via.as_slice(), self.dev) {
+            (Some("blackhole"), [], None) => RouteTarget::Blackhole,
+            (Some("reject"), [], None) => RouteTarget::Reject,
+            (Some("blackhole" | "reject"), ..) => {
+                return Err(ApiError::bad("a blackhole or reject route has no \"via\" and no \"dev\""));
+            }
+            (Some(other), ..) => {
+                let hint = did_you_mean(other, &["blackhole", "reject"]);
+                return Err(ApiError::bad(format!("unknown route type \"{other}\"")).hint(hint));
+            }
+            (None, [], None) => return Err(ApiError::bad("the route needs \"via\", \"dev\" or \"type\"")),
+            (None, [], Some(dev)) => RouteTarget::NextHops(vec![NextHop { via: None, dev: Some(dev) }]),
+            (None, via, dev) => {
+                RouteTarget::NextHops(via.iter().map(|v| NextHop { via: Some(*v), dev: dev.clone() }).collect())
+            }
+        };
+        Ok(Route { at: Default::default(), to, target })
+    }
+}
+
+/// Adds a neighbour.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArpRequest {
+    address: Ipv4Addr,
+    mac: String,
+    interface: Option<String>,
+    #[serde(default)]
+    publish: bool,
+}
+
+impl ArpRequest {
+    /// The neighbour.
+    pub fn entry(self) -> Result<ArpEntry, ApiError> {
+        let mac = self.mac.parse().map_err(ApiError::bad)?;
+        let (address, interface) = (self.address, self.interface);
+        Ok(ArpEntry { at: Default::default(), address, mac, interface, publish: self.publish })
+    }
+}
+
+/// What a filter runs: exactly one of the first four.
+#[derive(Debug, Deserialize)]
+struct SourceRequest {
+    drop: Option<String>,
+    pass: Option<String>,
+    program: Option<PathBuf>,
+    wasm: Option<PathBuf>,
+    action: Option<String>,
+}
+
+impl SourceRequest {
+    fn take(self) -> Result<(FilterSource, Option<Action>), ApiError> {
+        let given = self.action.as_deref().map(action).transpose()?;
+        let read_error = |f: &PathBuf, e: std::io::Error| ApiError::bad(format!("{}: {e}", f.display()));
+        match (self.drop, self.pass, self.program, self.wasm) {
+            (Some(_), None, None, None) | (None, Some(_), None, None) if given.is_some() => {
+                Err(ApiError::bad("\"action\" goes with \"program\" or \"wasm\""))
+            }
+            (Some(e), None, None, None) => Ok((FilterSource::Expr(e), Some(Action::Drop))),
+            (None, Some(e), None, None) => Ok((FilterSource::Expr(e), Some(Action::Pass))),
+            (None, None, Some(f), None) => {
+                let text = std::fs::read_to_string(&f).map_err(|e| read_error(&f, e))?;
+                Ok((FilterSource::Program { file: f.display().to_string(), text }, given))
+            }
+            (None, None, None, Some(f)) => {
+                let bytes = std::fs::read(&f).map_err(|e| read_error(&f, e))?;
+                Ok((FilterSource::Wasm { file: f.display().to_string(), bytes }, given))
+            }
+            _ => Err(ApiError::bad("a filter needs exactly one of \"drop\", \"pass\", \"program\" and \"wasm\"")),
+        }
+    }
+}
+
+/// Loads a filter.
+#[derive(Debug, Deserialize)]
+pub struct FilterRequest {
+    name: String,
+    #[serde(flatten)]
+    source: SourceRequest,
+    attach: Option<String>,
+    interface: Option<String>,
+    direction: Option<String>,
+    #[serde(default)]
+    priority: i32,
+    on_fault: Option<String>,
+}
+
+impl FilterRequest {
+    /// The fields that a request may have.
+    pub const FIELDS: [&str; 11] = [
+        "name", "drop", "pass", "program", "wasm", "action", "attach", "interface", "direction", "priority", "on_fault",
+    ];
+
+    /// The filter.
+    pub fn filter(self) -> Result<Filter, ApiError> {
+        let name = filter_name(&self.name).map_err(ApiError::bad)?;
+        let (source, act) = self.source.take()?;
+        let attach = match self.attach.as_deref().unwrap_or("inet") {
+            "inet" => AttachLayer::Inet,
+            "ether" => AttachLayer::Ether,
+            other => return Err(word("attach", other, &["inet", "ether"])),
+        };
+        let direction = match self.direction.as_deref().unwrap_or("in") {
+            "in" => FilterDirection::In,
+            "out" => FilterDirection::Out,
+            "both" => FilterDirection::Both,
+            other => return Err(word("direction", other, &["in", "out", "both"])),
+        };
+        Ok(Filter {
+            at: Default::default(),
+            name,
+            source,
+            source_at: Default::default(),
+            action: act.unwrap_or_default(),
+            attach,
+            interface: self.interface.filter(|i| i != "all"),
+            direction,
+            priority: self.priority,
+            on_fault: self.on_fault.as_deref().map_or(Ok(Action::Pass), action)?,
+        })
+    }
+}
+
+/// Swaps a filter's program.
+#[derive(Debug, Deserialize)]
+pub struct SwapRequest {
+    #[serde(flatten)]
+    source: SourceRequest,
+}
+
+impl SwapRequest {
+    /// The fields that a request may have.
+    pub const FIELDS: [&str; 5] = ["drop", "pass", "program", "wasm", "action"];
+
+    /// The filter after the swap.
+    pub fn filter(self, old: &Filter) -> Result<Filter, ApiError> {
+        let (source, act) = self.source.take()?;
+        Ok(Filter { source, action: act.unwrap_or(old.action), ..old.clone() })
+    }
+}
+
+/// Refuses fields that the request does not have, which serde cannot do for flattened structures.
+pub fn only_fields(body: &Value, known: &[&str]) -> Result<(), ApiError> {
+    let unknown = body.as_object().and_then(|o| o.keys().find(|k| !known.contains(&k.as_str())));
+    match unknown {
+        Some(k) => Err(ApiError::bad(format!("the request's body: unknown field `{k}`")).hint(did_you_mean(k, known))),
+        None => Ok(()),
+    }
+}
+
+fn action(s: &str) -> Result<Action, ApiError> {
+    match s {
+        "drop" => Ok(Action::Drop),
+        "pass" => Ok(Action::Pass),
+        other => Err(word("action", other, &["drop", "pass"])),
+    }
+}
+
+fn word(what: &str, wrong: &str, known: &[&str]) -> ApiError {
+    ApiError::bad(format!("\"{wrong}\" is no {what}")).hint(did_you_mean(wrong, known))
+}
+
+/// Writes a sysctl node.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SysctlRequest {
+    /// The node.
+    pub name: String,
+    /// The value: a number, a truth value or a text.
+    pub value: Value,
+}
+
+impl SysctlRequest {
+    /// The value as text.
+    pub fn text(&self) -> Result<String, ApiError> {
+        match &self.value {
+            Value::String(s) => Ok(s.clone()),
+            Value::Number(n) => Ok(n.to_string()),
+            Value::Bool(b) => Ok(u8::from(*b).to_string()),
+            _ => Err(ApiError::bad("\"value\" must be a number or a string")),
+        }
+    }
+}
+
+/// Loads a plugin.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PluginRequest {
+    /// The shared library.
+    pub file: PathBuf,
+}
+
+/// Walks a packet through the configuration.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainRequest {
+    /// The interface that receives it.
+    pub interface: String,
+    /// The frame in hex.
+    pub packet: String,
+}
+
+impl ExplainRequest {
+    /// The frame.
+    pub fn frame(&self) -> Result<Vec<u8>, ApiError> {
+        let digits: Vec<u8> =
+            self.packet.bytes().filter(|b| !b.is_ascii_whitespace() && !b":.-".contains(b)).collect();
+        let digits = digits.strip_prefix(b"0x").unwrap_or(&digits);
+        if digits.is_empty() || digits.len() % 2 != 0 || digits.len() > 2 * 65_536 {
+            return Err(ApiError::bad(format!(
+                "the packet must be an even number of hex digits, and has {}",
+                digits.len()
+            )));
+        }
+        let pair = |p: &[u8]| Some((hex(p[0])? << 4) | hex(p[1])?);
+        digits
+            .chunks_exact(2)
+            .map(|p| pair(p).ok_or_else(|| ApiError::bad("the packet must be hex digits")))
+            .collect()
+    }
+}
+
+fn hex(b: u8) -> Option<u8> {
+    char::from(b).to_digit(16).map(|d| d as u8)
+}
+
+/// Applies or checks a file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileRequest {
+    /// The file's name; paths in it are relative to its folder.
+    pub file: String,
+    /// The file's text.
+    pub text: String,
+    /// Only find the steps.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Compiles an expression.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BpfRequest {
+    /// The expression.
+    pub expr: String,
+    /// `RAW` or `EN10MB`.
+    pub dlt: Option<String>,
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_read_with_blanks_and_colons() {
+        let r = |p: &str| ExplainRequest { interface: "a".into(), packet: p.into() }.frame();
+        assert_eq!(r("02:00 0aFF").unwrap(), [2, 0, 10, 255]);
+        assert_eq!(r("0x0800").unwrap(), [8, 0]);
+        assert!(r("080").unwrap_err().error.contains("has 3"));
+        assert!(r("zz").is_err());
+        assert!(r("").is_err());
+    }
+
+    #[test]
+    fn unknown_fields_are_refused_with_the_nearest() {
+        let e = only_fields(&json!({"name": "f", "dropp": "udp"}), &FilterRequest::FIELDS).unwrap_err();
+        assert_eq!(e.error, "the request's body: unknown field `dropp`");
+        assert_eq!(e.hint.as_deref(), Some("did you mean \"drop\"?"));
+    }
+}

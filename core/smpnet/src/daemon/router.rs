@@ -1,0 +1,338 @@
+//! The running router, and doing one step to it.
+
+use super::device::{Device, Wish};
+use crate::{
+    api::Bus,
+    apply::{Executor, Op},
+    config::{
+        Action, ArpEntry, AttachLayer, Backing, Filter, FilterDirection, FilterSource, Interface, Prefix, Route,
+        RouteTarget, did_you_mean,
+    },
+    plugins::Plugins,
+};
+use serde_json::{Value, json};
+use smpnet_abi::MacAddr;
+use smpnet_runtime::Runtime;
+use smpnet_stack::{AddrOptions, IfIndex, Ipv4Net, NextHopSpec, RouteKind, RouteSpec, Stack};
+use smpnet_wasm::{FilterManager, FilterSpec, Source};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Everything that runs. Dropping it does not stop it; the daemon stops it in order.
+pub struct Router {
+    /// Workers and memory.
+    pub runtime: Arc<Runtime>,
+    /// The network stack.
+    pub stack: Arc<Stack>,
+    /// The filters.
+    pub filters: FilterManager,
+    /// The plugins.
+    pub plugins: Plugins,
+    /// Where events go.
+    pub bus: Bus,
+    attached: Mutex<BTreeMap<String, Attached>>,
+}
+
+/// An interface that this daemon made.
+struct Attached {
+    index: IfIndex,
+    device: Device,
+    /// MTU when nobody asked for another.
+    mtu: u32,
+    options: Value,
+}
+
+impl Router {
+    /// A router without interfaces.
+    pub fn new(runtime: Arc<Runtime>, stack: Arc<Stack>, filters: FilterManager, plugins: Plugins, bus: Bus) -> Router {
+        Router { runtime, stack, filters, plugins, bus, attached: Mutex::default() }
+    }
+
+    fn attached(&self) -> MutexGuard<'_, BTreeMap<String, Attached>> {
+        // Nothing in here is left half-changed by a panic.
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Index of an interface, or what is wrong with its name.
+    pub fn index(&self, name: &str) -> Result<IfIndex, String> {
+        self.stack.if_by_name(name).ok_or_else(|| {
+            let names: Vec<String> = self.stack.interfaces().into_iter().map(|i| i.name).collect();
+            let hint = did_you_mean(name, &names).map(|h| format!(" ({h})")).unwrap_or_default();
+            format!("no interface \"{name}\"{hint}")
+        })
+    }
+
+    /// What the plugin says of an interface: its state and its own counters.
+    pub fn device_report(&self, name: &str) -> Value {
+        let attached = self.attached();
+        let Some(a) = attached.get(name) else { return json!({}) };
+        let counters: serde_json::Map<String, Value> =
+            a.device.counters().into_iter().map(|(n, v)| (n, v.into())).collect();
+        json!({"status": a.device.status(), "driver_counters": counters, "options": a.options})
+    }
+
+    /// Names of the ports that end by themselves.
+    pub fn finite_ports(&self) -> Vec<String> {
+        self.attached().iter().filter(|(_, a)| a.device.is_finite()).map(|(n, _)| n.clone()).collect()
+    }
+
+    fn create(&self, i: &Interface) -> Result<Value, String> {
+        if i.backing == Backing::Loopback {
+            let index = self.index(&i.name)?;
+            if let Some(mtu) = i.mtu {
+                self.stack.set_mtu(index, mtu).map_err(text)?;
+            }
+            self.stack.set_description(index, &i.description).map_err(text)?;
+            return Ok(Value::Null);
+        }
+        let index = self.stack.if_reserve(&i.name).map_err(text)?;
+        let made = self.create_at(index, i);
+        if made.is_err() && self.stack.if_by_name(&i.name) == Some(index) {
+            // The name is free again. That nothing is attached to it is what we want.
+            let _ = self.stack.detach(index);
+        }
+        made
+    }
+
+    fn create_at(&self, index: IfIndex, i: &Interface) -> Result<Value, String> {
+        let workers = self.runtime.workers();
+        let queues = |wish: Option<u16>| wish.unwrap_or(workers as u16);
+        let wish = Wish {
+            name: &i.name,
+            ifindex: index.get(),
+            options: &i.options,
+            rx_queues: queues(i.rx_queues),
+            tx_queues: queues(i.tx_queues),
+            workers: workers as u32,
+            mtu: i.mtu.unwrap_or(0),
+        };
+        let host = self.plugins.host();
+        let device = match &i.backing {
+            Backing::Driver(driver) => Device::open(host, self.plugins.driver(driver)?, &wish),
+            Backing::Kind(kind) => Device::create(host, self.plugins.kind(kind)?, &wish),
+            Backing::Loopback => Ok(Device::Loopback),
+        }?;
+        let attached = match &device {
+            Device::Port(table, info) => self.stack.attach_port(index, table, *info),
+            Device::Kind(table, info) => self.stack.attach_kind(index, table, *info),
+            Device::Loopback => Ok(()),
+        };
+        if let Err(e) = attached {
+            close(&i.name, device);
+            return Err(text(e));
+        }
+        let finished = self.finish(index, &device, i);
+        if let Err(e) = finished {
+            if let Err(e) = self.stack.detach(index) {
+                tracing::error!(interface = i.name, %e, "cannot detach");
+            }
+            close(&i.name, device);
+            return Err(e);
+        }
+        let mtu = match &device {
+            Device::Port(_, info) => info.mtu,
+            Device::Kind(_, info) => info.mtu,
+            Device::Loopback => 0,
+        };
+        let attached = Attached { index, device, mtu, options: i.options.clone() };
+        self.attached().insert(i.name.clone(), attached);
+        self.bus.publish("interface", json!({"interface": i.name, "what": "created"}));
+        Ok(json!({"interface": i.name, "index": index}))
+    }
+
+    fn finish(&self, index: IfIndex, device: &Device, i: &Interface) -> Result<(), String> {
+        if !i.description.is_empty() {
+            self.stack.set_description(index, &i.description).map_err(text)?;
+        }
+        if let (Device::Port(..), Some(mtu)) = (device, i.mtu) {
+            self.stack.set_mtu(index, mtu).map_err(text)?;
+        }
+        if i.promisc { device.set_promisc(true) } else { Ok(()) }
+    }
+
+    fn destroy(&self, i: &Interface) -> Result<Value, String> {
+        if i.backing == Backing::Loopback {
+            return Ok(Value::Null);
+        }
+        let index = self.index(&i.name)?;
+        self.stack.detach(index).map_err(text)?;
+        if let Some(a) = self.attached().remove(&i.name) {
+            close(&i.name, a.device);
+        }
+        self.bus.publish("interface", json!({"interface": i.name, "what": "destroyed"}));
+        Ok(Value::Null)
+    }
+
+    fn reconfigure(&self, i: &Interface) -> Result<Value, String> {
+        let mut attached = self.attached();
+        let a = attached.get_mut(&i.name).ok_or_else(|| format!("no interface \"{}\"", i.name))?;
+        let wish = Wish {
+            name: &i.name,
+            ifindex: a.index.get(),
+            options: &i.options,
+            rx_queues: 0,
+            tx_queues: 0,
+            workers: self.runtime.workers() as u32,
+            mtu: i.mtu.unwrap_or(0),
+        };
+        let info = a.device.configure(&wish)?;
+        a.options = i.options.clone();
+        let index = a.index;
+        drop(attached);
+        self.stack.kind_changed(index, info).map_err(text)?;
+        Ok(Value::Null)
+    }
+
+    fn set_mtu(&self, name: &str, mtu: Option<u32>) -> Result<Value, String> {
+        let index = self.index(name)?;
+        let own = self.attached().get(name).map(|a| a.mtu);
+        let mtu = mtu.or(own).ok_or("this interface has no MTU of its own")?;
+        self.stack.set_mtu(index, mtu).map_err(text)?;
+        Ok(Value::Null)
+    }
+
+    fn set_promisc(&self, name: &str, on: bool) -> Result<Value, String> {
+        let attached = self.attached();
+        let a = attached.get(name).ok_or_else(|| format!("no interface \"{name}\""))?;
+        a.device.set_promisc(on)?;
+        Ok(Value::Null)
+    }
+
+    fn add_arp(&self, a: &ArpEntry) -> Result<Value, String> {
+        let index = a.interface.as_deref().map(|i| self.index(i)).transpose()?;
+        self.stack.arp_set(index, a.address, MacAddr { bytes: a.mac.0 }, a.publish).map_err(text)?;
+        Ok(Value::Null)
+    }
+
+    fn load_filter(&self, f: &Filter) -> Result<Value, String> {
+        let mut spec = FilterSpec::new(&f.name, source(&f.source)?, action(f.action));
+        spec.layer = match f.attach {
+            AttachLayer::Inet => smpnet_wasm::Layer::Inet,
+            AttachLayer::Ether => smpnet_wasm::Layer::Ether,
+        };
+        spec.ifindex = f.interface.as_deref().map(|i| self.index(i)).transpose()?.map(IfIndex::get);
+        spec.dirs = match f.direction {
+            FilterDirection::In => smpnet_wasm::Dirs::In,
+            FilterDirection::Out => smpnet_wasm::Dirs::Out,
+            FilterDirection::Both => smpnet_wasm::Dirs::Both,
+        };
+        spec.priority = f.priority;
+        spec.on_fault = match f.on_fault {
+            Action::Pass => smpnet_wasm::OnFault::Pass,
+            Action::Drop => smpnet_wasm::OnFault::Drop,
+        };
+        let report = self.filters.load(spec).map_err(text)?;
+        Ok(self.filter_event("loaded", json!(report)))
+    }
+
+    fn swap_filter(&self, f: &Filter) -> Result<Value, String> {
+        let report = self.filters.swap(&f.name, source(&f.source)?, Some(action(f.action))).map_err(text)?;
+        Ok(self.filter_event("swapped", json!(report)))
+    }
+
+    /// Publishes what happened to a filter, and gives the report back.
+    pub fn filter_event(&self, what: &str, report: Value) -> Value {
+        let fields = json!({
+            "filter": report["name"], "what": what, "generation": report["generation"],
+            "adopt_us": report["adopt_us"], "sha256": report["sha256"],
+        });
+        self.bus.publish("filter", fields);
+        report
+    }
+
+    /// Loads a plugin from a file.
+    pub fn load_plugin(&self, file: &Path) -> Result<Value, String> {
+        let loaded = self.plugins.load(file);
+        let what = if loaded.is_ok() { "loaded" } else { "refused" };
+        let error = loaded.as_ref().err();
+        self.bus.publish("plugin", json!({"file": file, "what": what, "error": error}));
+        loaded
+    }
+}
+
+impl Executor for &Router {
+    fn execute(&mut self, op: &Op) -> Result<Value, String> {
+        let done = |r: Result<(), smpnet_stack::StackError>| r.map(|()| Value::Null).map_err(text);
+        match op {
+            Op::LoadPlugin(file) => self.load_plugin(file),
+            Op::CreateInterface(i) => self.create(i),
+            Op::DestroyInterface(i) => self.destroy(i),
+            Op::Reconfigure(_, i) => self.reconfigure(i),
+            Op::SetUp(i, up) => done(self.stack.set_up(self.index(i)?, *up)),
+            Op::SetMtu(i, _, mtu) => self.set_mtu(i, *mtu),
+            Op::SetDescription(i, _, to) => done(self.stack.set_description(self.index(i)?, to)),
+            Op::SetPromisc(i, on) => self.set_promisc(i, *on),
+            Op::AddAddress(i, a) => done(self.stack.addr_add(self.index(i)?, net(*a)?, AddrOptions::default())),
+            Op::RemoveAddress(i, a) => done(self.stack.addr_del(self.index(i)?, net(*a)?)),
+            Op::AddRoute(r) => done(self.stack.route_add(&self.route(r)?)),
+            Op::RemoveRoute(r) => done(self.stack.route_delete(net(r.to)?)),
+            Op::ChangeRoute(_, r) => done(self.stack.route_change(&self.route(r)?)),
+            Op::AddArp(a) => self.add_arp(a),
+            Op::RemoveArp(a) => done(self.stack.arp_delete(a.address)),
+            Op::LoadFilter(f) => self.load_filter(f),
+            Op::SwapFilter(_, f) => self.swap_filter(f),
+            Op::DetachFilter(f) => {
+                self.filters.detach(&f.name).map_err(text)?;
+                Ok(self.filter_event("detached", json!({"name": f.name})))
+            }
+            Op::SetSysctl(name, _, to) => {
+                self.runtime.sysctl().set(name, &to.value).map_err(text)?;
+                Ok(Value::Null)
+            }
+        }
+    }
+}
+
+impl Router {
+    fn route(&self, r: &Route) -> Result<RouteSpec, String> {
+        let kind = match &r.target {
+            RouteTarget::Blackhole => RouteKind::Blackhole,
+            RouteTarget::Reject => RouteKind::Reject,
+            RouteTarget::NextHops(hops) => {
+                let mut list = Vec::with_capacity(hops.len());
+                for hop in hops {
+                    let ifindex = hop.dev.as_deref().map(|d| self.index(d)).transpose()?;
+                    list.push(NextHopSpec { via: hop.via, ifindex, weight: 1 });
+                }
+                RouteKind::Forward(list)
+            }
+        };
+        Ok(RouteSpec { dst: net(r.to)?, kind })
+    }
+}
+
+/// The stack's word for a prefix.
+pub fn net(p: Prefix) -> Result<Ipv4Net, String> {
+    Ipv4Net::new(p.addr, p.len).ok_or_else(|| format!("{p} is no prefix"))
+}
+
+/// The filter host's word for a source.
+pub fn source(s: &FilterSource) -> Result<Source, String> {
+    Ok(match s {
+        FilterSource::Expr(e) => Source::Expr(e.clone()),
+        FilterSource::Program { file, text } => {
+            Source::Program(smpnet_bpf::load_program(text).map_err(|e| format!("{file}: {e}"))?)
+        }
+        FilterSource::Wasm { bytes, .. } => Source::Wasm(bytes.clone()),
+    })
+}
+
+fn action(a: Action) -> smpnet_wasm::Action {
+    match a {
+        Action::Drop => smpnet_wasm::Action::Drop,
+        Action::Pass => smpnet_wasm::Action::Pass,
+    }
+}
+
+fn close(name: &str, device: Device) {
+    if let Err(e) = device.close() {
+        tracing::error!(interface = name, "{e}");
+    }
+}
+
+fn text(e: impl std::fmt::Display) -> String {
+    e.to_string()
+}

@@ -1,0 +1,271 @@
+//! The schemas of requests and answers in the OpenAPI document. Answers may have more fields than are described.
+
+use serde_json::{Map, Value, json};
+
+fn string() -> Value {
+    json!({"type": "string"})
+}
+
+fn integer() -> Value {
+    json!({"type": "integer"})
+}
+
+fn boolean() -> Value {
+    json!({"type": "boolean"})
+}
+
+fn words(words: &[&str]) -> Value {
+    json!({"type": "string", "enum": words})
+}
+
+fn list(items: Value) -> Value {
+    json!({"type": "array", "items": items})
+}
+
+fn named(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+fn nullable(kind: &str) -> Value {
+    json!({"type": [kind, "null"]})
+}
+
+/// An answer: more fields may come.
+fn answer(text: &str, fields: Value) -> Value {
+    json!({"type": "object", "description": text, "properties": fields})
+}
+
+/// A request: no other field is taken.
+fn request(text: &str, required: &[&str], fields: Value) -> Value {
+    json!({
+        "type": "object", "description": text, "required": required, "properties": fields,
+        "additionalProperties": false,
+    })
+}
+
+/// All schemas by name.
+pub fn schemas() -> Value {
+    let mut all = Map::new();
+    for part in [common(), interfaces(), routing(), filters(), observing(), configuring()] {
+        if let Value::Object(part) = part {
+            all.extend(part);
+        }
+    }
+    all.into()
+}
+
+fn common() -> Value {
+    json!({
+        "Error": {
+            "type": "object", "required": ["error"],
+            "description": "Why a request was refused. Nothing was changed, unless `left_behind` lists something.",
+            "properties": {
+                "error": string(), "hint": string(), "step": string(), "undone": integer(),
+                "left_behind": list(string()), "lines": list(string()), "problems": list(named("Problem")),
+            },
+        },
+        "Changed": answer("Done.", json!({"steps": integer()})),
+        "Removed": answer("Done.", json!({"removed": integer()})),
+    })
+}
+
+fn interfaces() -> Value {
+    let counters: Map<String, Value> = [
+        "ipackets", "ierrors", "opackets", "oerrors", "collisions", "ibytes", "obytes", "imcasts", "omcasts", "iqdrops",
+        "noproto",
+    ]
+    .iter()
+    .map(|k| (k.to_string(), integer()))
+    .collect();
+    json!({
+        "InterfaceList": list(named("Interface")),
+        "Interface": answer("An interface.", json!({
+            "index": integer(), "name": string(), "attachment": words(&["port", "kind", "loopback", "reserved"]),
+            "driver": string(), "medium": words(&["ether", "raw_ip"]), "up": boolean(),
+            "link": words(&["up", "down", "unknown"]), "speed": integer(), "running": boolean(),
+            "quarantine": nullable("string"), "mtu": integer(), "mac": string(), "description": string(),
+            "offloads": list(string()), "parent": nullable("string"), "rx_queues": integer(), "tx_queues": integer(),
+            "addresses": list(answer("An address.", json!({
+                "address": string(), "broadcast": nullable("string"),
+                "state": words(&["tentative", "preferred", "duplicated"]),
+            }))),
+            "counters": answer("Counters by NetBSD's names.", counters.into()),
+            "drops": list(named("Drop")),
+            "status": {"description": "What the plugin says of it."},
+            "driver_counters": {"type": "object", "additionalProperties": integer()},
+            "options": {"type": "object"},
+        })),
+        "InterfaceRequest": request("An interface to be made: a driver's port or of a kind.", &["name"], json!({
+            "name": string(), "driver": string(), "kind": string(), "options": {"type": "object"},
+            "addresses": list(string()), "mtu": integer(), "up": boolean(), "description": string(),
+            "rx_queues": integer(), "tx_queues": integer(), "promisc": boolean(),
+        })),
+        "InterfaceChange": request("What is to be different.", &[], json!({
+            "up": boolean(), "mtu": integer(), "description": string(), "promisc": boolean(),
+            "options": {"type": "object"}, "add_addresses": list(string()), "remove_addresses": list(string()),
+        })),
+    })
+}
+
+fn routing() -> Value {
+    json!({
+        "RouteList": list(named("Route")),
+        "Route": answer("A route.", json!({
+            "dst": string(),
+            "kind": words(&["forward", "connected", "local", "broadcast", "blackhole", "reject"]),
+            "flags": string(),
+            "nexthops": list(answer("A way out.", json!({
+                "via": nullable("string"), "interface": string(), "weight": integer(),
+            }))),
+        })),
+        "RouteAnswer": answer("Where a packet goes.", json!({
+            "address": string(), "route": {"anyOf": [named("Route"), {"type": "null"}]},
+            "source": nullable("string"), "mtu": nullable("integer"),
+        })),
+        "RouteRequest": request("A route: `via`, `dev` or `type`.", &["to"], json!({
+            "to": string(), "via": {"anyOf": [string(), list(string())]}, "dev": string(),
+            "type": words(&["blackhole", "reject"]),
+        })),
+        "NeighbourList": list(answer("A neighbour.", json!({
+            "address": string(), "mac": string(), "interface": string(), "state": string(),
+            "expires_s": nullable("integer"),
+        }))),
+        "NeighbourRequest": request("A permanent or published neighbour.", &["address", "mac"], json!({
+            "address": string(), "mac": string(), "interface": string(), "publish": boolean(),
+        })),
+    })
+}
+
+fn filters() -> Value {
+    let actions = || words(&["drop", "pass"]);
+    let counts: Map<String, Value> = [
+        "packets", "bytes", "matched", "passed", "dropped", "bursts", "faults", "fault_packets", "interpreted",
+    ]
+    .iter()
+    .map(|k| (k.to_string(), integer()))
+    .collect();
+    let status = json!({
+        "name": string(), "generation": integer(), "action": actions(), "layer": words(&["ether", "inet"]),
+        "ifindex": nullable("integer"), "interface": nullable("string"), "dirs": words(&["in", "out", "both"]),
+        "priority": integer(), "on_fault": actions(), "state": words(&["running", "faulted", "detached"]),
+        "text": string(), "packets": integer(), "matched": integer(), "passed": integer(), "dropped": integer(),
+        "faults": integer(),
+    });
+    let mut detail = status.clone();
+    if let (Value::Object(d), Value::Object(more)) = (
+        &mut detail,
+        json!({
+            "sha256": string(), "created_unix_ms": integer(), "previous": nullable("integer"),
+            "restored_from": nullable("integer"), "program": list(string()), "wasm_bytes": integer(),
+            "history": list(named("Generation")), "last_fault": nullable("string"),
+        }),
+    ) {
+        d.extend(more);
+    }
+    json!({
+        "FilterList": list(answer("A filter.", status)),
+        "Filter": answer("A filter with its history.", detail),
+        "FilterRequest": request("A filter: one of `drop`, `pass`, `program`, `wasm`.", &["name"], json!({
+            "name": string(), "drop": string(), "pass": string(), "program": string(), "wasm": string(),
+            "action": actions(), "attach": words(&["inet", "ether"]), "interface": string(),
+            "direction": words(&["in", "out", "both"]), "priority": integer(), "on_fault": actions(),
+        })),
+        "SwapRequest": request("A program: one of `drop`, `pass`, `program`, `wasm`.", &[], json!({
+            "drop": string(), "pass": string(), "program": string(), "wasm": string(), "action": actions(),
+        })),
+        "SwapReport": answer("What runs now and how long it took, in microseconds.", json!({
+            "name": string(), "generation": integer(), "sha256": string(), "compile_us": {"type": "number"},
+            "instantiate_us": {"type": "number"}, "adopt_us": {"type": "number"}, "workers": integer(),
+        })),
+        "Counts": answer("Counters of a filter.", counts.into()),
+        "Generation": answer("A program that the filter ran.", json!({
+            "generation": integer(), "sha256": string(), "counts": named("Counts"),
+        })),
+        "FilterStats": answer("What a filter counted.", json!({
+            "name": string(), "generation": integer(), "total": named("Counts"), "per_worker": list(named("Counts")),
+            "generations": list(named("Generation")), "ns_per_packet": nullable("number"),
+        })),
+        "BpfRequest": request("An expression.", &["expr"], json!({"expr": string(), "dlt": words(&["RAW", "EN10MB"])})),
+        "BpfProgram": answer("A program.", json!({
+            "expression": string(), "dlt": string(), "engine": words(&["libpcap", "subset"]),
+            "instructions": integer(), "program": list(string()), "decimal": string(),
+        })),
+    })
+}
+
+fn observing() -> Value {
+    let totals: Map<String, Value> =
+        ["received", "made", "from_plugins", "sent", "dropped", "consumed", "to_plugins", "held", "missing"]
+            .iter()
+            .map(|k| (k.to_string(), integer()))
+            .collect();
+    json!({
+        "Version": answer("What runs.", json!({
+            "version": string(), "abi": string(), "pid": integer(), "uptime_s": integer(), "file": string(),
+            "workers": integer(),
+        })),
+        "Stats": answer("Totals.", json!({
+            "accounting": answer("Packets by what became of them; `missing` is 0 while none is in flight.", totals.into()),
+            "protocols": {"type": "object"}, "pool": {"type": "object", "additionalProperties": integer()},
+            "workers": list(json!({"type": "object"})), "daemon": named("Version"),
+        })),
+        "Drop": answer("Drops.", json!({
+            "interface": string(), "reason": string(), "packets": integer(), "text": string(),
+        })),
+        "DropList": list(named("Drop")),
+        "QueueList": list(answer("A queue between workers.", json!({"name": string()}))),
+        "SysctlList": list(answer("A node.", json!({
+            "name": string(), "value": {}, "doc": string(), "writable": boolean(),
+        }))),
+        "SysctlRequest": request("A value for a node.", &["name", "value"], json!({
+            "name": string(), "value": {"type": ["string", "integer", "boolean"]},
+        })),
+        "SysctlChange": answer("Before and after.", json!({"name": string(), "old": {}, "new": {}})),
+        "ExplainRequest": request("A packet as the interface receives it.", &["interface", "packet"], json!({
+            "interface": string(), "packet": {"type": "string", "description": "hex digits"},
+        })),
+        "ExplainSteps": list(answer("A decision.", json!({
+            "stage": string(), "decision": string(), "detail": string(),
+        }))),
+        "Event": answer("Something happened. Fields depend on `event`.", json!({
+            "event": string(), "time_ms": {"type": "integer", "description": "milliseconds since 1970"},
+        })),
+        "Metrics": string(),
+    })
+}
+
+fn configuring() -> Value {
+    json!({
+        "Config": answer("The configuration that runs, in the words of the file.", json!({
+            "runtime": {"type": "object"}, "pool": {"type": "object"}, "plugins": {"type": "object"},
+            "control": {"type": "object"}, "interfaces": list(json!({"type": "object"})),
+            "routes": list(json!({"type": "object"})), "arp": list(json!({"type": "object"})),
+            "filters": list(json!({"type": "object"})), "sysctl": {"type": "object"},
+        })),
+        "FileRequest": request("A configuration file.", &["file", "text"], json!({
+            "file": {"type": "string", "description": "its name; paths in it are relative to its folder"},
+            "text": string(), "dry_run": boolean(),
+        })),
+        "Problem": answer("Something wrong with a file.", json!({
+            "severity": words(&["error", "warning"]), "message": string(), "hint": string(),
+            "at": answer("Where.", json!({"line": integer(), "column": integer()})),
+        })),
+        "Applied": answer("The steps, done or (with dry_run) found.", json!({
+            "file": string(), "dry_run": boolean(), "steps": list(string()), "notes": list(string()),
+            "warnings": list(named("Problem")),
+        })),
+        "Checked": answer("What is wrong with a file.", json!({
+            "ok": boolean(), "file": string(), "problems": list(named("Problem")),
+        })),
+        "PluginList": list(named("Plugin")),
+        "Plugin": answer("A plugin.", json!({
+            "name": string(), "version": string(), "abi": string(), "state": string(), "file": string(),
+            "sha256": string(), "error": nullable("string"), "summary": string(), "license": string(),
+            "kinds": list(string()), "privileges": list(string()), "built_with": string(),
+            "provides": list(answer("What it provides.", json!({
+                "what": words(&["driver", "kind", "filter"]), "name": string(), "summary": string(),
+            }))),
+        })),
+        "PluginRequest": request("A plugin's file.", &["file"], json!({"file": string()})),
+    })
+}
