@@ -1,6 +1,8 @@
 //! Interpreter, generated WebAssembly and libpcap's interpreter give the same verdict, and what the compiler makes is a
 //! valid module of the promised form.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use common::{Packet, Random, WasmFilter};

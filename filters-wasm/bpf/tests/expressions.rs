@@ -1,6 +1,8 @@
 //! The subset gives libpcap's verdict on every packet, optimised libpcap agrees with unoptimised, and the listing is
 //! libpcap's own.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use common::{Random, WasmFilter};
@@ -144,6 +146,11 @@ fn listings_are_those_of_libpcap() {
         let program = common::random_program(&mut random, 60);
         for (index, (line, &insn)) in disasm(program.insns()).lines().zip(program.insns()).enumerate() {
             let Some(expected) = pcap.bpf_image(insn, index as u16) else { return };
+            if expected.contains("unimp") {
+                // libpcap 1.10 executes `ldx #pktlen` but does not print it.
+                assert_eq!(insn.code, 0x81);
+                continue;
+            }
             assert_eq!(line, expected);
         }
     }

@@ -10,7 +10,7 @@ use crate::insn::{Cond, Size};
 /// Deepest nesting of parentheses and `not`.
 const MAX_DEPTH: usize = 64;
 /// Most primitives and values: a longer expression would hardly fit a program, and the tree stays shallow.
-const MAX_TERMS: usize = 512;
+const MAX_TERMS: usize = 1024;
 
 const ETHERTYPE_IP: u32 = 0x0800;
 const ETHERTYPE_ARP: u32 = 0x0806;

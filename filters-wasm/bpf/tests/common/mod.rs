@@ -1,4 +1,5 @@
 //! What the tests of this crate share: modules run by wasmtime, seeded random numbers, libpcap or a named reason.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use smpnet_bpf::pcap::Libpcap;
