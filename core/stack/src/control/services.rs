@@ -1,0 +1,122 @@
+//! What plugins call, through the table of host services.
+//!
+//! Packets that a plugin hands in are not taken up at once: the plugin is being called by the stack, which goes on with
+//! them when the call has returned. So calls never nest, however interfaces are stacked.
+
+use crate::net::counters::{Account, base};
+use crate::net::ifnet::{Attach, Medium};
+use crate::net::path::Handed;
+use crate::slow::SlowEvent;
+use crate::stack::Stack;
+use crate::types::IfIndex;
+use smpnet_abi::{Cell, DropReason, IfInfo, LinkState, if_flags, if_type};
+use smpnet_runtime::{Cpu, Section};
+use std::sync::atomic::Ordering;
+
+impl Stack {
+    /// Packets received by an interface: frames, or IP packets of a raw IP interface. Worker.
+    pub fn if_input(&self, cpu: Cpu, ifindex: u32, cells: &[Cell]) {
+        self.hand(cpu, Handed::Input, ifindex, cells);
+    }
+
+    /// Complete frames (or IP packets) to send out of an interface. Worker.
+    pub fn if_output(&self, cpu: Cpu, ifindex: u32, cells: &[Cell]) {
+        self.hand(cpu, Handed::Output, ifindex, cells);
+    }
+
+    /// IPv4 packets made by a plugin, to be routed. Worker.
+    pub fn ip_output(&self, cpu: Cpu, cells: &[Cell]) {
+        self.hand(cpu, Handed::Route, 0, cells);
+    }
+
+    /// Takes up what was handed in on this worker outside of a call by the stack (a plugin's callout). To be called by
+    /// whoever ran the plugin. Worker.
+    pub fn take_up_pending(&self, cpu: Cpu, section: Section<'_>) {
+        self.settle(cpu, section);
+    }
+
+    /// Drops packets of a plugin for a reason, counted against an interface (0: none). Worker.
+    pub fn pkt_drop(&self, cpu: Cpu, ifindex: u32, reason: DropReason, cells: &[Cell]) {
+        let n = cells.len() as u64;
+        let account = |a: Account| self.counters.add(cpu, base::ACCOUNT + a as usize, n);
+        account(Account::FromPlugins);
+        account(if reason == DropReason::Consumed { Account::Consumed } else { Account::Dropped });
+        // SAFETY: on a worker, and the section ends with this function.
+        let section = unsafe { self.domain.assume_section() };
+        match self.ifs.get(section, ifindex) {
+            Some(ifp) => ifp.count_drop(cpu, reason, n),
+            None => self.counters.add(cpu, base::DROPS + reason as usize, n),
+        }
+        self.pool().free(cpu, cells);
+    }
+
+    fn hand(&self, cpu: Cpu, how: Handed, ifindex: u32, cells: &[Cell]) {
+        // A bad cell index in the hands of a plugin ends here.
+        let mut bad = 0;
+        self.pending.with(cpu, |p| {
+            for c in cells {
+                if self.pool().validate(*c).is_ok() {
+                    p.list.push((how, ifindex, *c));
+                } else {
+                    bad += 1;
+                }
+            }
+        });
+        self.counters.add(cpu, base::ACCOUNT + Account::FromPlugins as usize, cells.len() as u64 - bad);
+        if bad > 0 {
+            // SAFETY: as in pkt_drop.
+            let section = unsafe { self.domain.assume_section() };
+            if let Some(ifp) = self.ifs.get(section, ifindex) {
+                self.fault_seen(ifp, "handed in a bad packet");
+            }
+        }
+    }
+
+    /// What `HostServices::if_info` tells. Any thread.
+    pub fn if_info(&self, ifindex: u32) -> Option<IfInfo> {
+        let i = self.ifs.get_control(ifindex)?;
+        let mut name = [0u8; 16];
+        let n = i.name.len().min(15);
+        name[..n].copy_from_slice(&i.name.as_bytes()[..n]);
+        Some(IfInfo {
+            size: size_of::<IfInfo>() as u32,
+            ifindex,
+            if_type: if i.medium == Medium::Ether { if_type::ETHER } else { if_type::RAW_IP },
+            flags: if i.up { if_flags::UP } else { 0 } | if i.running { if_flags::RUNNING } else { 0 },
+            mtu: i.mtu,
+            offloads: i.offloads,
+            mac: i.mac,
+            _pad: 0,
+            name,
+        })
+    }
+
+    /// The link of an interface changed. Any thread.
+    pub fn link_event(&self, ifindex: u32, link: LinkState) {
+        self.slow.push(SlowEvent::Link { ifindex, link });
+    }
+
+    /// A plugin's code panicked or found itself broken: the interface is quarantined. Any thread.
+    pub fn fault(&self, ifindex: u32, what: &str) {
+        if let Some(index) = IfIndex::new(ifindex) {
+            self.slow.push(SlowEvent::Fault { ifindex: index, what: what.to_owned() });
+        }
+    }
+
+    /// Takes every interface out and ends the control thread. The runtime goes on. Returns the interfaces that were
+    /// attached to plugins, in the order in which they were detached: the caller closes them.
+    pub fn shutdown(&self) -> Vec<IfIndex> {
+        let mut gone = Vec::new();
+        let mut all = self.ifs.all();
+        // Interfaces that stand on others go first.
+        all.sort_by_key(|i| (i.parent == 0, matches!(i.attach, Attach::Port(_)), i.index));
+        for i in all {
+            if self.detach(i.index).is_ok() {
+                gone.push(i.index);
+            }
+        }
+        self.stopping.store(true, Ordering::Release);
+        self.slow.wake();
+        gone
+    }
+}

@@ -1,0 +1,264 @@
+//! Forwarding and output of IPv4 packets whose way the flow cache does not know.
+
+use super::decide::{ErrorKind, Fit, IpInfo, Way, fit, way};
+use super::input::decrement_ttl;
+use crate::flow::{FlowRoute, NO_NEIGHBOUR};
+use crate::hash::FlowKey;
+use crate::neigh::table::Usable;
+use crate::net::counters::{FlowStat, IpStat};
+use crate::net::ifnet::{Ifnet, Medium};
+use crate::net::path::Path;
+use crate::route::{NextHop, NextHopKind};
+use crate::slow::SlowEvent;
+use crate::wire::ethernet::{BROADCAST, Ethernet, HEADER_LEN, TYPE_IPV4, mac_from_u64, multicast_mac};
+use crate::wire::ipv4::Ipv4;
+use smpnet_abi::{Cell, DropReason, pkt_flags};
+use std::sync::atomic::Ordering::Relaxed;
+
+const GSO: u32 = pkt_flags::GSO_TCP4 | pkt_flags::GSO_TCP6 | pkt_flags::GSO_UDP;
+
+/// What is known of a packet that goes out.
+pub(crate) struct Out<'i> {
+    pub info: &'i IpInfo,
+    pub hash: u32,
+    /// Forwarded, not made here; then the flow may be remembered.
+    pub forwarded: bool,
+}
+
+impl<'a> Path<'a> {
+    /// The long way of a packet that came in.
+    pub(crate) fn ip_route(&mut self, ifp: &'a Ifnet, c: Cell, info: &IpInfo, hop: NextHop, forwarding: bool) {
+        let flags = self.packet(c).hdr().flags;
+        let rcvif = ifp.index.get();
+        match way(info.dst, flags, rcvif, hop, forwarding) {
+            Way::Local => self.ip_local(ifp, c, info, false),
+            Way::LocalGroup => self.ip_local(ifp, c, info, true),
+            Way::Drop(reason, error) => {
+                if let Some(kind) = error {
+                    self.icmp_error(c, kind);
+                }
+                self.drop_on(ifp, reason, c);
+            }
+            Way::Forward { egress, next } => self.ip_forward(ifp, c, info, egress, next),
+        }
+    }
+
+    fn ip_forward(&mut self, ifp: &'a Ifnet, c: Cell, info: &IpInfo, egress: u32, next: u32) {
+        if info.ttl <= 1 {
+            self.icmp_error(c, ErrorKind::TtlExceeded);
+            self.drop_on(ifp, DropReason::IpTtl, c);
+            return;
+        }
+        let Some(out) = self.ifnet(egress).filter(|o| o.running) else {
+            self.ip_stat(IpStat::Ifdrop, 1);
+            self.icmp_error(c, ErrorKind::HostUnreach);
+            self.drop(egress, DropReason::IfDown, c);
+            return;
+        };
+        if info.header_len > 20 && !self.forward_options(ifp, out, c, info) {
+            return;
+        }
+        if egress == ifp.index.get()
+            && self.s.tunables.redirect.load(Relaxed) != 0
+            && info.header_len == 20
+            && ifp.medium == Medium::Ether
+            && ifp.on_link(info.src)
+            && ifp.on_link(next)
+        {
+            // RFC 1812, section 5.2.7.2: the sender is a neighbour of the better gateway. The packet still goes.
+            self.icmp_error(c, ErrorKind::Redirect(next));
+        }
+        let mut p = self.packet(c);
+        let flags = p.hdr().flags;
+        match fit(self.segment_len(c, info), info.df(), out.mtu) {
+            Fit::Drop(reason, error) => {
+                if let Some(kind) = error {
+                    self.icmp_error(c, kind);
+                }
+                self.drop_on(ifp, reason, c);
+                return;
+            }
+            Fit::Fragment if flags & GSO == 0 => {
+                decrement_ttl(p.data_mut());
+                self.ip_stat(IpStat::Forward, 1);
+                self.fragment(c, out.mtu, |path, piece| {
+                    path.ip_send(out, piece, next, &Out { info, hash: 0, forwarded: false });
+                });
+                return;
+            }
+            _ => {}
+        }
+        decrement_ttl(p.data_mut());
+        self.ip_stat(IpStat::Forward, 1);
+        let cacheable =
+            !info.slow && egress != ifp.index.get() && flags & (pkt_flags::NO_FAST_FWD | pkt_flags::LOOPED | GSO) == 0;
+        self.ip_send(out, c, next, &Out { info, hash: info.hash, forwarded: cacheable });
+    }
+
+    /// Bytes of the IP packet on the wire: the packet, or one of the segments that it will be cut into.
+    fn segment_len(&self, c: Cell, info: &IpInfo) -> u32 {
+        let p = self.packet(c);
+        let h = p.hdr();
+        if h.flags & GSO == 0 {
+            return u32::from(info.total_len);
+        }
+        let l4 = if h.flags & pkt_flags::GSO_UDP != 0 {
+            8
+        } else {
+            let at = usize::from(info.header_len);
+            p.data().get(at..).and_then(crate::wire::tcp::Tcp::parse).map_or(20, |t| t.header_len)
+        };
+        u32::from(info.header_len) + l4 as u32 + u32::from(h.gso_size)
+    }
+
+    /// Sends a packet to a neighbour of an interface: resolves it, puts the link header in front and stages it; or holds it
+    /// until the neighbour answers.
+    pub(crate) fn ip_send(&mut self, out: &'a Ifnet, c: Cell, next: u32, o: &Out<'_>) {
+        let mut p = self.packet(c);
+        let flags = p.hdr().flags & !(pkt_flags::BCAST | pkt_flags::MCAST);
+        p.hdr_mut().flags = flags;
+        let egress = out.index.get();
+        if out.medium == Medium::RawIp {
+            if o.forwarded {
+                self.remember(out, o, NO_NEIGHBOUR, 0, [0; HEADER_LEN]);
+            }
+            p.hdr_mut().ether_type = TYPE_IPV4;
+            self.stage_ip(egress, flags, c);
+            return;
+        }
+        let group = if next == u32::MAX || next >> 28 == 0xe { Some(next) } else { None };
+        let (mac, slot, word) = match group {
+            Some(u32::MAX) => (BROADCAST, NO_NEIGHBOUR, 0),
+            Some(g) => (multicast_mac(g), NO_NEIGHBOUR, 0),
+            None => {
+                let slot = out.shared.neigh.find(self.section, next);
+                let word = slot.map(|s| self.s.slab.word(s));
+                match (slot, word) {
+                    (Some(slot), Some(w)) if w.usable() != Usable::No => {
+                        let word = if w.usable() == Usable::Stale { self.tell_used(egress, next, slot, w) } else { w };
+                        (mac_from_u64(w.mac()), slot, word.0)
+                    }
+                    _ => {
+                        self.hold_packet(out, next, c);
+                        return;
+                    }
+                }
+            }
+        };
+        let header = Ethernet { dst: mac, src: out.mac, ether_type: TYPE_IPV4 }.bytes();
+        if o.forwarded && slot != NO_NEIGHBOUR {
+            self.remember(out, o, slot, word, header);
+        }
+        match p.push_front(HEADER_LEN) {
+            Some(front) => front.copy_from_slice(&header),
+            None => {
+                self.drop_on(out, DropReason::NoBuffer, c);
+                return;
+            }
+        }
+        let off = p.hdr().data_off;
+        let h = p.hdr_mut();
+        h.l2_off = off;
+        h.l3_off = off + HEADER_LEN as u16;
+        h.ether_type = TYPE_IPV4;
+        self.stage_ip(egress, flags, c);
+    }
+
+    /// Tells the control side that a stale neighbour is in use. Returns the word that it has from now on.
+    fn tell_used(
+        &mut self,
+        ifindex: u32,
+        ip: u32,
+        slot: u32,
+        seen: crate::neigh::table::Word,
+    ) -> crate::neigh::table::Word {
+        if self.s.slab.claim_use(slot, seen) && !self.s.slow.push(SlowEvent::Used { ifindex, ip }) {
+            self.s.slab.unclaim_use(slot, seen);
+        }
+        self.s.slab.word(slot)
+    }
+
+    fn remember(&mut self, out: &Ifnet, o: &Out<'_>, neigh: u32, word: u64, rewrite: [u8; HEADER_LEN]) {
+        let route = FlowRoute { egress: out.index.get(), mtu: out.mtu, neigh, word, rewrite };
+        let evicted = self.w.flow.insert(o.info.key(), o.hash, self.generation, &route);
+        self.flow_stat(FlowStat::Inserts, 1);
+        if evicted {
+            self.flow_stat(FlowStat::Evictions, 1);
+        }
+    }
+
+    /// Routes a packet that was made here, by this stack or by a plugin. Its data begins at the IP header, whose checksum
+    /// is right; a source of 0.0.0.0 is filled in.
+    pub(crate) fn ip_output(&mut self, c: Cell) {
+        let mut p = self.packet(c);
+        let Some(ip) = Ipv4::parse(p.data()).filter(|h| h.header_len >= 20 && h.header_len <= p.data().len()) else {
+            self.drop(p.hdr().rcvif, DropReason::IpTooShort, c);
+            return;
+        };
+        let rcvif = p.hdr().rcvif;
+        let off = p.hdr().data_off;
+        let h = p.hdr_mut();
+        h.flags |= pkt_flags::LOCAL;
+        h.flags &= !(pkt_flags::BCAST | pkt_flags::MCAST | pkt_flags::RX_L3_OK | pkt_flags::RX_L3_BAD);
+        h.l3_off = off;
+        h.l4_off = off + ip.header_len as u16;
+        h.l4_proto = ip.proto;
+        h.ether_type = TYPE_IPV4;
+        self.ip_stat(IpStat::Localout, 1);
+        let key = FlowKey::new(ip.src, ip.dst, ip.proto, 0);
+        let hop = self.s.fib.resolve(self.s.fib.lookup(ip.dst), key.hash(self.s.seed));
+        let (egress, next) = match hop.kind {
+            NextHopKind::Gateway => (hop.ifindex, hop.gateway),
+            NextHopKind::Connected => (hop.ifindex, ip.dst),
+            NextHopKind::Broadcast => (hop.ifindex, u32::MAX),
+            // To ourselves: through the loopback interface.
+            NextHopKind::Local => (crate::stack::LOOPBACK, ip.dst),
+            NextHopKind::Blackhole => return self.drop(rcvif, DropReason::IpBlackhole, c),
+            NextHopKind::Reject => return self.drop(rcvif, DropReason::IpReject, c),
+            NextHopKind::None | NextHopKind::Multipath => return self.drop(rcvif, DropReason::IpNoRoute, c),
+        };
+        let Some(out) = self.ifnet(egress).filter(|o| o.running) else {
+            self.ip_stat(IpStat::Ifdrop, 1);
+            self.drop(egress, DropReason::IfDown, c);
+            return;
+        };
+        if ip.src == 0 && !self.fill_source(out, next, c) {
+            return;
+        }
+        let info = IpInfo {
+            src: ip.src,
+            dst: ip.dst,
+            total_len: ip.total_len,
+            frag: ip.frag,
+            ttl: ip.ttl,
+            proto: ip.proto,
+            header_len: ip.header_len as u8,
+            ..IpInfo::default()
+        };
+        let o = Out { info: &info, hash: 0, forwarded: false };
+        match fit(self.segment_len(c, &info), info.df(), out.mtu) {
+            Fit::Drop(reason, error) => {
+                // A tunnel's packet that is too large for its way: whoever sent the inner packet cannot be told from here.
+                let _ = error;
+                self.drop_on(out, reason, c);
+            }
+            Fit::Fragment if p.hdr().flags & GSO == 0 => {
+                self.fragment(c, out.mtu, |path, piece| path.ip_send(out, piece, next, &o));
+            }
+            _ => self.ip_send(out, c, next, &o),
+        }
+    }
+
+    /// The source address of a packet made here that has none (RFC 1122, section 3.3.4.3).
+    fn fill_source(&mut self, out: &'a Ifnet, next: u32, c: Cell) -> bool {
+        let Some(src) = self.s.source_address(self.section, out, next) else {
+            self.drop_on(out, DropReason::IpNoRouteSource, c);
+            return false;
+        };
+        let mut p = self.packet(c);
+        let b = p.data_mut();
+        crate::wire::put32(b, 12, src);
+        crate::wire::ipv4::refresh_checksum(b);
+        true
+    }
+}

@@ -1,0 +1,100 @@
+//! Large arrays of zeroes of which only the touched pages cost memory.
+
+use std::io;
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+
+/// Types for which all-zero bytes are a value and which are shared between threads as they are.
+///
+/// # Safety
+/// All-zero bytes are a valid value, and the type needs no drop.
+pub unsafe trait Zeroed: Sync {}
+// SAFETY: an integer; zero is a value of it.
+unsafe impl Zeroed for AtomicU8 {}
+// SAFETY: as above.
+unsafe impl Zeroed for AtomicU32 {}
+// SAFETY: as above.
+unsafe impl Zeroed for AtomicU64 {}
+
+/// An array of `len` zeroes in anonymous memory that is reserved but not committed.
+pub struct LazyArray<T: Zeroed> {
+    base: NonNull<T>,
+    len: usize,
+}
+
+// SAFETY: owns its memory like a boxed slice.
+unsafe impl<T: Zeroed + Send> Send for LazyArray<T> {}
+// SAFETY: gives out shared references to Sync elements only.
+unsafe impl<T: Zeroed> Sync for LazyArray<T> {}
+
+impl<T: Zeroed> LazyArray<T> {
+    /// Reserves the array. `huge` asks for transparent huge pages: fewer TLB misses for arrays that are hit at random, at
+    /// the price of 2 MiB of memory for each page touched.
+    pub fn new(len: usize, huge: bool) -> io::Result<Self> {
+        let bytes = len * size_of::<T>();
+        // SAFETY: a fresh anonymous mapping, placed by the kernel.
+        let p = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if p == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        if huge {
+            // SAFETY: advice on our own mapping; a kernel without huge pages refuses it, and nothing depends on it.
+            unsafe { libc::madvise(p, bytes, libc::MADV_HUGEPAGE) };
+        }
+        let base = NonNull::new(p.cast()).ok_or_else(|| io::Error::other("mapping at address 0"))?;
+        Ok(LazyArray { base, len })
+    }
+}
+
+impl<T: Zeroed> Deref for LazyArray<T> {
+    type Target = [T];
+    #[inline(always)]
+    fn deref(&self) -> &[T] {
+        // SAFETY: base points to len elements, all valid because zero is (Zeroed), for as long as self lives.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Zeroed> Drop for LazyArray<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `new`; nothing borrows it any more.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len * size_of::<T>()) };
+    }
+}
+
+/// Asks the processor to fetch the cache line of `p`.
+#[inline(always)]
+pub fn prefetch<T>(p: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch never faults, whatever the address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch(p.cast(), std::arch::x86_64::_MM_HINT_T0);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::Ordering;
+
+    #[test]
+    fn a_large_array_is_zero_and_writable_at_both_ends() {
+        let a: LazyArray<AtomicU32> = LazyArray::new(1 << 28, false).unwrap();
+        assert_eq!(a[0].load(Ordering::Relaxed) + a[(1 << 28) - 1].load(Ordering::Relaxed), 0);
+        a[(1 << 28) - 1].store(7, Ordering::Relaxed);
+        assert_eq!(a[(1 << 28) - 1].load(Ordering::Relaxed), 7);
+        assert_eq!(a.len(), 1 << 28);
+    }
+}

@@ -1,0 +1,263 @@
+//! Output: packets are gathered per interface while a burst is carried, and leave together.
+
+use super::counters::{Account, IfCounter, IpStat};
+use super::ifnet::{Attach, Ifnet, Medium};
+use super::path::{Handed, Path};
+use crate::wire::ethernet::{HEADER_LEN, is_group};
+use smpnet_abi::{Cell, DropReason, FAULT, pkt_flags};
+use smpnet_runtime::{Burst, Dir, Layer};
+
+/// Flags that a port may be unable to honour.
+const NEEDS_OFFLOAD: u32 =
+    pkt_flags::CSUM_PARTIAL | pkt_flags::GSO_TCP4 | pkt_flags::GSO_TCP6 | pkt_flags::GSO_UDP | pkt_flags::VLAN;
+
+/// Packets on their way out of one interface.
+struct Stage {
+    ifindex: u32,
+    /// IPv4 packets with their link header in front, still to pass the inet hooks; else complete frames.
+    ip: bool,
+    /// All packets' flags together.
+    flags: u32,
+    burst: Burst,
+}
+
+/// The stages of a worker.
+pub(crate) struct Stages {
+    /// Two for each interface in use lately: IP packets and complete frames.
+    list: Vec<Stage>,
+    /// Stage of each interface plus one, IP in the low and frames in the high half; 0 for none.
+    of: Box<[u32]>,
+    /// The first `used` of `list` have packets or had them in this passage.
+    used: usize,
+    /// Interfaces that were sent through lately, and for how many rounds more they are reaped.
+    sent: Vec<u32>,
+    rounds: u32,
+}
+
+/// Rounds of the worker's loop after which a port that was sent through is left alone.
+const REAP_ROUNDS: u32 = 8;
+
+impl Stages {
+    pub(crate) fn new() -> Stages {
+        Stages { list: Vec::new(), of: vec![0; 65536].into_boxed_slice(), used: 0, sent: Vec::new(), rounds: 0 }
+    }
+
+    /// Remembers to reap a port.
+    #[inline]
+    pub(crate) fn mark_sent(&mut self, ifindex: u32) {
+        self.rounds = REAP_ROUNDS;
+        if self.sent.last() != Some(&ifindex) && !self.sent.contains(&ifindex) {
+            self.sent.push(ifindex);
+        }
+    }
+
+    pub(crate) fn sent_list(&self) -> &[u32] {
+        &self.sent
+    }
+
+    /// A round passed in which the list was reaped.
+    pub(crate) fn age_sent(&mut self) {
+        self.rounds = self.rounds.saturating_sub(1);
+        if self.rounds == 0 {
+            self.sent.clear();
+        }
+    }
+
+    #[inline(always)]
+    fn get(&mut self, ifindex: u32, ip: bool) -> &mut Stage {
+        let shift = if ip { 0 } else { 16 };
+        let slot = &mut self.of[ifindex as usize & 0xffff];
+        let at = *slot >> shift & 0xffff;
+        if at != 0 {
+            return &mut self.list[at as usize - 1];
+        }
+        if self.used == self.list.len() {
+            self.list.push(Stage { ifindex, ip, flags: 0, burst: Burst::new() });
+        }
+        let i = self.used;
+        self.used += 1;
+        *slot |= (i as u32 + 1) << shift;
+        let stage = &mut self.list[i];
+        stage.ifindex = ifindex;
+        stage.ip = ip;
+        stage.flags = 0;
+        stage
+    }
+}
+
+impl<'a> Path<'a> {
+    /// Stages an IPv4 packet whose link header, if the interface has one, is in front already.
+    #[inline(always)]
+    pub(crate) fn stage_ip(&mut self, ifindex: u32, flags: u32, c: Cell) {
+        let stage = self.w.stages.get(ifindex, true);
+        stage.flags |= flags;
+        stage.burst.push(c);
+        if stage.burst.is_full() {
+            self.flush_one(ifindex, true);
+        }
+    }
+
+    /// Stages a complete frame (or a packet of a raw IP interface).
+    pub(crate) fn stage_frame(&mut self, ifindex: u32, c: Cell) {
+        let flags = self.packet(c).hdr().flags;
+        let stage = self.w.stages.get(ifindex, false);
+        stage.flags |= flags;
+        stage.burst.push(c);
+        if stage.burst.is_full() {
+            self.flush_one(ifindex, false);
+        }
+    }
+
+    fn flush_one(&mut self, ifindex: u32, ip: bool) {
+        let stage = self.w.stages.get(ifindex, ip);
+        let burst = stage.burst.clone();
+        let flags = std::mem::take(&mut stage.flags);
+        stage.burst.clear();
+        self.if_flush(ifindex, ip, flags, burst);
+    }
+
+    /// Sends everything that is staged.
+    pub(crate) fn flush_all(&mut self) {
+        let mut i = 0;
+        // What is sent may stage more (answers of plugins do not: they are pending), so look again at the end.
+        while i < self.w.stages.used {
+            let stage = &mut self.w.stages.list[i];
+            let (ifindex, ip, flags) = (stage.ifindex, stage.ip, std::mem::take(&mut stage.flags));
+            if !stage.burst.is_empty() {
+                let burst = stage.burst.clone();
+                stage.burst.clear();
+                self.if_flush(ifindex, ip, flags, burst);
+            }
+            i += 1;
+        }
+        if self.w.stages.list[..self.w.stages.used].iter().all(|s| s.burst.is_empty()) {
+            for i in 0..self.w.stages.used {
+                let ifindex = self.w.stages.list[i].ifindex;
+                self.w.stages.of[ifindex as usize & 0xffff] = 0;
+            }
+            self.w.stages.used = 0;
+        } else {
+            self.flush_all();
+        }
+    }
+
+    /// The way of a burst out of an interface: inet hooks, ether hooks, offloads, the wire.
+    fn if_flush(&mut self, ifindex: u32, ip: bool, flags: u32, mut burst: Burst) {
+        let Some(ifp) = self.ifnet(ifindex).filter(|i| i.running && !i.faulted()) else {
+            for c in burst.iter() {
+                if ip {
+                    self.ip_stat(IpStat::Ifdrop, 1);
+                }
+                self.drop(ifindex, DropReason::IfDown, c);
+            }
+            return;
+        };
+        let ether = ifp.medium == Medium::Ether;
+        if ip {
+            self.inet_out_hooks(ifp, ether, &mut burst);
+        }
+        if ether {
+            self.run_hooks(ifp, Layer::Ether, Dir::Out, &mut burst);
+        }
+        if burst.is_empty() {
+            return;
+        }
+        match &ifp.attach {
+            Attach::Port(port) => {
+                if flags & NEEDS_OFFLOAD != 0 {
+                    self.software_offload(ifp, port, &burst);
+                } else {
+                    self.port_output(ifp, port, burst);
+                }
+            }
+            Attach::Kind(kind) => {
+                self.nest(ifp, &mut burst);
+                if burst.is_empty() {
+                    return;
+                }
+                self.count_output(ifp, burst.as_slice());
+                self.account(Account::ToPlugins, burst.len() as u64);
+                // SAFETY: as in kind_input: the handle outlives this snapshot, and the cells become the plugin's.
+                let rc = unsafe {
+                    let cells = burst.as_slice();
+                    (kind.table.output)(kind.handle.0, self.cpu.index() as u32, cells.as_ptr(), cells.len() as u32)
+                };
+                if rc == FAULT {
+                    self.s.fault_seen(ifp, "its output function failed");
+                }
+            }
+            Attach::Loopback => {
+                self.count_output(ifp, burst.as_slice());
+                for c in burst.iter() {
+                    let mut p = self.packet(c);
+                    p.hdr_mut().flags |= pkt_flags::LOOPED;
+                    self.s.pending.with(self.cpu, |q| q.list.push((Handed::Input, ifindex, c)));
+                }
+            }
+            Attach::None => {
+                for c in burst.iter() {
+                    self.drop_on(ifp, DropReason::IfDown, c);
+                }
+            }
+        }
+    }
+
+    /// The inet hooks see the packets from their IP headers on.
+    fn inet_out_hooks(&mut self, ifp: &'a Ifnet, ether: bool, burst: &mut Burst) {
+        if self.s.hooks.inet_out.is_empty() && ifp.shared.hooks.inet_out.is_empty() {
+            return;
+        }
+        if ether {
+            for c in burst.iter() {
+                self.packet(c).pull_front(HEADER_LEN);
+            }
+        }
+        self.run_hooks(ifp, Layer::Inet, Dir::Out, burst);
+        if ether {
+            for c in burst.iter() {
+                // The headroom that was just made by pulling.
+                let _ = self.packet(c).push_front(HEADER_LEN);
+            }
+        }
+    }
+
+    /// Counts a tunnel into each packet, and drops those that have passed too many.
+    fn nest(&mut self, ifp: &'a Ifnet, burst: &mut Burst) {
+        let limit = self.s.tunables.max_nest.load(std::sync::atomic::Ordering::Relaxed);
+        let mut kept = Burst::new();
+        for c in burst.iter() {
+            let mut p = self.packet(c);
+            let flags = &mut p.hdr_mut().flags;
+            let nest = *flags >> pkt_flags::NEST_SHIFT & pkt_flags::NEST_MASK;
+            if nest >= limit {
+                self.drop_on(ifp, DropReason::EncapNest, c);
+                continue;
+            }
+            *flags += 1 << pkt_flags::NEST_SHIFT;
+            kept.push(c);
+        }
+        *burst = kept;
+    }
+
+    /// Counts packets as sent by an interface.
+    #[inline]
+    pub(crate) fn count_output(&self, ifp: &Ifnet, cells: &[Cell]) {
+        let mut bytes = 0;
+        let mut groups = 0;
+        for c in cells {
+            let p = self.packet(*c);
+            bytes += u64::from(p.len());
+            groups += u64::from(ifp.medium == Medium::Ether && p.data().first().is_some_and(|b| is_group(&[*b])));
+        }
+        self.count_output_as(ifp, cells.len() as u64, bytes, groups);
+    }
+
+    /// Counts packets as sent whose bytes were summed up before they were given away.
+    pub(crate) fn count_output_as(&self, ifp: &Ifnet, packets: u64, bytes: u64, groups: u64) {
+        ifp.count(self.cpu, IfCounter::Opackets, packets);
+        ifp.count(self.cpu, IfCounter::Obytes, bytes);
+        if groups > 0 {
+            ifp.count(self.cpu, IfCounter::Omcasts, groups);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Transmission through a port: its queues, their owners, and what a full ring means.
+
+use super::counters::{Account, IfCounter};
+use super::ifnet::{Attach, Ifnet, Medium, Port};
+use super::path::Path;
+use crate::wire::ethernet::is_group;
+use smpnet_abi::{BURST_MAX, Cell, DropReason, RX_FAULT, offload};
+use smpnet_runtime::Burst;
+
+impl Port {
+    /// The transmit queue of a worker, and the worker that serves it.
+    #[inline(always)]
+    pub(crate) fn tx_queue(&self, worker: usize) -> (u32, usize) {
+        let q = worker % usize::from(self.tx_queues.max(1));
+        (q as u32, q)
+    }
+}
+
+impl<'a> Path<'a> {
+    /// Sends frames that have passed every hook and need nothing that the port lacks.
+    pub(crate) fn port_output(&mut self, ifp: &'a Ifnet, port: &'a Port, burst: Burst) {
+        let (queue, owner) = port.tx_queue(self.cpu.index());
+        if owner == self.cpu.index() {
+            self.transmit(ifp, port, queue, burst);
+            return;
+        }
+        // Another worker serves the queue: it needs to know the interface.
+        for c in burst.iter() {
+            self.packet(c).hdr_mut().scratch[0] = u64::from(ifp.index.get());
+        }
+        let taken = self.s.tx_queue.enqueue(Some(self.cpu), owner, burst.as_slice());
+        self.account(Account::HeldIn, taken as u64);
+        for c in &burst.as_slice()[taken..] {
+            self.drop_on(ifp, DropReason::QueueFull, *c);
+        }
+    }
+
+    /// Frames that another worker handed over for a queue of this one.
+    pub(crate) fn handed_over(&mut self, cells: &[Cell]) {
+        self.account(Account::HeldOut, cells.len() as u64);
+        let index = |p: &Path<'_>, c: Cell| p.packet(c).hdr().scratch[0] as u32;
+        let mut at = 0;
+        while at < cells.len() {
+            let ifindex = index(self, cells[at]);
+            let mut burst = Burst::new();
+            while at < cells.len() && !burst.is_full() && index(self, cells[at]) == ifindex {
+                burst.push(cells[at]);
+                at += 1;
+            }
+            match self.ifnet(ifindex) {
+                Some(ifp) if ifp.running && !ifp.faulted() => {
+                    if let Attach::Port(port) = &ifp.attach {
+                        let (queue, _) = port.tx_queue(self.cpu.index());
+                        self.transmit(ifp, port, queue, burst);
+                        continue;
+                    }
+                    self.drop_burst(ifindex, DropReason::IfDown, &burst);
+                }
+                _ => self.drop_burst(ifindex, DropReason::IfDown, &burst),
+            }
+        }
+    }
+
+    pub(crate) fn drop_burst(&mut self, ifindex: u32, reason: DropReason, burst: &Burst) {
+        for c in burst.iter() {
+            self.drop(ifindex, reason, c);
+        }
+    }
+
+    fn transmit(&mut self, ifp: &'a Ifnet, port: &'a Port, queue: u32, mut burst: Burst) {
+        if ifp.offloads & offload::SCATTER == 0 && burst.iter().any(|c| self.packet(c).hdr().nsegs > 1) {
+            burst = self.to_single_cells(ifp, &burst);
+        }
+        let cells = burst.as_slice();
+        let (mut bytes, mut groups) = (0u64, 0u64);
+        for c in cells {
+            let p = self.packet(*c);
+            bytes += u64::from(p.len());
+            groups += u64::from(ifp.medium == Medium::Ether && p.data().first().is_some_and(|b| is_group(&[*b])));
+        }
+        let mut sent = 0;
+        // A full ring is reaped once and offered the rest again; what is refused then is dropped, because waiting would
+        // stop the traffic of every other port of this worker.
+        for round in 0..2 {
+            let rest = &cells[sent..];
+            // SAFETY: the queue is this worker's alone; the cells are ours, and those accepted become the driver's. The
+            // port is not closed before a grace period has passed in which this snapshot was replaced.
+            let n = unsafe {
+                (port.table.tx_burst)(port.handle.0, queue, self.cpu.index() as u32, rest.as_ptr(), rest.len() as u32)
+            };
+            if n == RX_FAULT || n as usize > rest.len() {
+                // After a fault the packets are the plugin's, which disposed of them.
+                self.account(Account::ToPlugins, rest.len() as u64);
+                let what =
+                    if n == RX_FAULT { "tx_burst failed" } else { "tx_burst accepted more packets than it was given" };
+                self.s.fault_seen(ifp, what);
+                return;
+            }
+            sent += n as usize;
+            if sent == cells.len() || round == 1 {
+                break;
+            }
+            self.reap(port, queue);
+        }
+        self.account(Account::Sent, sent as u64);
+        let mut lost = 0;
+        for c in &cells[sent..] {
+            lost += u64::from(self.packet(*c).len());
+            self.drop_on(ifp, DropReason::TxRingFull, *c);
+        }
+        self.count_output_as(ifp, sent as u64, bytes - lost, groups);
+        self.w.stages.mark_sent(ifp.index.get());
+    }
+
+    /// Asks a port to give back what it has sent, and to send what it still gathers.
+    fn reap(&self, port: &Port, queue: u32) {
+        // SAFETY: as in `transmit`, with no packets.
+        unsafe { (port.table.tx_burst)(port.handle.0, queue, self.cpu.index() as u32, [].as_ptr(), 0) };
+    }
+
+    /// Reaps the ports that this worker sent through lately.
+    pub(crate) fn reap_sent(&mut self) {
+        for i in 0..self.w.stages.sent_list().len() {
+            let ifindex = self.w.stages.sent_list()[i];
+            if let Some(ifp) = self.ifnet(ifindex).filter(|i| !i.faulted())
+                && let Attach::Port(port) = &ifp.attach
+            {
+                let (queue, owner) = port.tx_queue(self.cpu.index());
+                if owner == self.cpu.index() {
+                    self.reap(port, queue);
+                }
+            }
+        }
+        self.w.stages.age_sent();
+    }
+
+    /// What one call of a driver's `rx_burst` gave. False when the port broke the rules and is quarantined; packets that
+    /// are sound then still go back to the pool.
+    pub(crate) fn check_received(
+        &mut self,
+        ifp: &'a Ifnet,
+        cells: &[Cell; BURST_MAX as usize],
+        n: u32,
+        max: u32,
+    ) -> bool {
+        if n == RX_FAULT {
+            self.s.fault_seen(ifp, "rx_burst failed");
+            return false;
+        }
+        if n > max {
+            self.s.fault_seen(ifp, "rx_burst returned more packets than it was asked for");
+            return false;
+        }
+        for (i, c) in cells[..n as usize].iter().enumerate() {
+            if let Err(e) = self.pool.validate(*c) {
+                self.s.fault_seen(ifp, &format!("rx_burst returned a bad packet (cell {c}): {e}"));
+                // What came before it is sound and goes on; what comes after it is not trusted, not even to be freed.
+                self.account(Account::Received, i as u64);
+                ifp.count(self.cpu, IfCounter::Ierrors, 1);
+                let mut burst = Burst::new();
+                burst.extend_from_slice(&cells[..i]);
+                self.if_input(ifp, &burst);
+                return false;
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,141 @@
+//! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
+
+/// A running one's-complement sum over pieces of any length.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sum {
+    acc: u64,
+    odd: bool,
+}
+
+impl Sum {
+    /// An empty sum.
+    pub const fn new() -> Self {
+        Sum { acc: 0, odd: false }
+    }
+
+    /// Adds bytes as they follow what was added before.
+    pub fn add(mut self, mut b: &[u8]) -> Self {
+        if self.odd
+            && let Some((first, rest)) = b.split_first()
+        {
+            self.acc += u64::from(*first);
+            self.odd = false;
+            b = rest;
+        }
+        let mut words = b.chunks_exact(4);
+        for w in &mut words {
+            self.acc += u64::from(u32::from_be_bytes([w[0], w[1], w[2], w[3]]));
+        }
+        let rest = words.remainder();
+        if rest.len() >= 2 {
+            self.acc += u64::from(u16::from_be_bytes([rest[0], rest[1]]));
+        }
+        if rest.len() % 2 == 1 {
+            self.acc += u64::from(rest[rest.len() - 1]) << 8;
+            self.odd = true;
+        }
+        self
+    }
+
+    /// Adds a 16-bit word; only between pieces of even length.
+    pub fn word(mut self, w: u16) -> Self {
+        self.acc += u64::from(w);
+        self
+    }
+
+    /// Adds the pseudo-header of TCP and UDP over IPv4.
+    pub fn pseudo(mut self, src: u32, dst: u32, proto: u8, len: u32) -> Self {
+        self.acc += u64::from(src) + u64::from(dst) + u64::from(proto) + u64::from(len);
+        self
+    }
+
+    /// The sum folded to 16 bits, not complemented (what a CSUM_PARTIAL field holds).
+    pub fn fold(self) -> u16 {
+        let mut s = self.acc;
+        s = (s >> 32) + (s & 0xffff_ffff);
+        s = (s >> 16) + (s & 0xffff);
+        s = (s >> 16) + (s & 0xffff);
+        s = (s >> 16) + (s & 0xffff);
+        s as u16
+    }
+
+    /// The checksum: the complement of the sum.
+    pub fn finish(self) -> u16 {
+        !self.fold()
+    }
+}
+
+/// Checksum of a run of bytes. Over a header that holds its own checksum the result is 0 when it is right.
+pub fn checksum(b: &[u8]) -> u16 {
+    Sum::new().add(b).finish()
+}
+
+/// The checksum after one 16-bit word of the covered bytes changed (RFC 1624, equation 3).
+#[inline(always)]
+pub fn update(sum: u16, old: u16, new: u16) -> u16 {
+    let s = u32::from(!sum) + u32::from(!old) + u32::from(new);
+    let s = (s >> 16) + (s & 0xffff);
+    let s = (s >> 16) + (s & 0xffff);
+    !(s as u16)
+}
+
+/// Whether the 20 bytes of an IPv4 header without options sum to all ones.
+#[inline(always)]
+pub fn header20_ok(h: &[u8; 20]) -> bool {
+    let w = |o: usize| u64::from(u32::from_ne_bytes([h[o], h[o + 1], h[o + 2], h[o + 3]]));
+    // The sum is the same in either byte order, up to a swap, and all ones is its own swap (RFC 1071, section 2 B).
+    let s = w(0) + w(4) + w(8) + w(12) + w(16);
+    let s = (s >> 32) + (s & 0xffff_ffff);
+    let s = (s >> 16) + (s & 0xffff);
+    let s = (s >> 16) + (s & 0xffff);
+    let s = (s >> 16) + (s & 0xffff);
+    s == 0xffff
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_of_rfc_1071_sums_to_ddf2() {
+        let b = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(Sum::new().add(&b).fold(), 0xddf2);
+    }
+
+    #[test]
+    fn pieces_of_odd_length_sum_like_the_whole() {
+        let b: Vec<u8> = (0..97u8).map(|i| i.wrapping_mul(37)).collect();
+        let whole = checksum(&b);
+        for cut in 0..b.len() {
+            for cut2 in cut..b.len() {
+                let s = Sum::new().add(&b[..cut]).add(&b[cut..cut2]).add(&b[cut2..]);
+                assert_eq!(s.finish(), whole, "cut at {cut} and {cut2}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_example_of_rfc_1624_updates_to_zero() {
+        // RFC 1624, section 4: the header sums to 0x5555 and a word changes from 0x5555 to 0x3285.
+        assert_eq!(update(0xdd2f, 0x5555, 0x3285), 0x0000);
+    }
+
+    #[test]
+    fn an_update_equals_a_fresh_sum() {
+        let mut h = [0x45, 0, 0, 0x54, 0, 0, 0x40, 0, 0x40, 1, 0, 0, 10, 0, 1, 2, 10, 0, 2, 2];
+        let c = checksum(&h);
+        h[10..12].copy_from_slice(&c.to_be_bytes());
+        assert!(header20_ok(&h));
+        for ttl in (1..=255u8).rev() {
+            let old = u16::from_be_bytes([h[8], h[9]]);
+            h[8] = ttl;
+            let new = u16::from_be_bytes([h[8], h[9]]);
+            let c = update(u16::from_be_bytes([h[10], h[11]]), old, new);
+            h[10..12].copy_from_slice(&c.to_be_bytes());
+            assert!(header20_ok(&h), "ttl {ttl}");
+            assert_eq!(checksum(&h), 0);
+        }
+        h[3] ^= 1;
+        assert!(!header20_ok(&h));
+    }
+}
