@@ -47,10 +47,12 @@ pub struct GeneratedEngine {
 
 impl GeneratedEngine {
     /// Maps the pool and starts an engine. Installs wasmtime's SIGSEGV handler, which passes on what is not its own.
-    pub fn new(pool: &PoolDesc) -> Result<GeneratedEngine, WasmError> {
+    /// `workers` is how many instances each filter has; the memory of the instances of two swaps is kept for the next.
+    pub fn new(pool: &PoolDesc, workers: usize) -> Result<GeneratedEngine, WasmError> {
         let window = Arc::new(PoolWindow::map(pool)?);
         let mut config = config();
-        config.with_host_memory(Arc::new(Creator { window: window.clone(), io: Arc::new(IoPages::default()) }));
+        let io = Arc::new(IoPages::new(2 * workers.max(1)));
+        config.with_host_memory(Arc::new(Creator { window: window.clone(), io }));
         let engine = Engine::new(&config).map_err(|e| WasmError::engine("cannot start the engine", &e))?;
         let pool_module = Module::new(&engine, pool_module(window.pages()))
             .map_err(|e| WasmError::engine("cannot compile the pool's module", &e))?;

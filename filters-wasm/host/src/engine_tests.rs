@@ -15,7 +15,7 @@ fn judge(instance: &mut FilterInstance, descriptors: &[Descriptor]) -> Vec<u32> 
 #[test]
 fn a_filter_reads_packets_in_place() {
     let pool = TestPool::new(64);
-    let engine = GeneratedEngine::new(&pool.desc).unwrap();
+    let engine = GeneratedEngine::new(&pool.desc, 1).unwrap();
     let compiled = engine.compile(&module(pool.pages(), &first_byte_is(0x45))).unwrap();
     let mut instance = engine.instantiate(&compiled).unwrap();
     pool.put(3, &[0x45, 1]);
@@ -29,7 +29,7 @@ fn a_filter_reads_packets_in_place() {
 #[test]
 fn instances_share_the_pool_and_nothing_else() {
     let pool = TestPool::new(32);
-    let engine = GeneratedEngine::new(&pool.desc).unwrap();
+    let engine = GeneratedEngine::new(&pool.desc, 1).unwrap();
     let compiled = engine.compile(&module(pool.pages(), &first_byte_is(7))).unwrap();
     let mut a = engine.instantiate(&compiled).unwrap();
     let mut b = engine.instantiate(&compiled).unwrap();
@@ -51,7 +51,7 @@ fn a_load_beyond_the_pool_traps_and_the_instance_goes_on() {
     // 33 cells end in the 17th page of 4 KiB; the rest of the second WebAssembly page has no memory behind it.
     let pool = TestPool::new(33);
     assert_eq!(pool.pages(), 2);
-    let engine = GeneratedEngine::new(&pool.desc).unwrap();
+    let engine = GeneratedEngine::new(&pool.desc, 1).unwrap();
     let compiled = engine.compile(&module(2, &first_byte_is(1))).unwrap();
     let mut instance = engine.instantiate(&compiled).unwrap();
     pool.put(32, &[1]);
@@ -66,7 +66,7 @@ fn a_load_beyond_the_pool_traps_and_the_instance_goes_on() {
 #[test]
 fn other_traps_are_errors_too() {
     let pool = TestPool::new(32);
-    let engine = GeneratedEngine::new(&pool.desc).unwrap();
+    let engine = GeneratedEngine::new(&pool.desc, 1).unwrap();
     for (prog, what) in [
         ("(if (local.get $buflen) (then (unreachable))) (i32.const 0)", "unreachable"),
         ("(i32.div_u (i32.const 1) (i32.eqz (local.get $buflen)))", "divide by zero"),
@@ -81,20 +81,20 @@ fn other_traps_are_errors_too() {
 #[test]
 fn pools_that_would_end_the_process_are_refused() {
     let unsealed = TestPool::shaped(Shape { cells: 32, sealed: false });
-    assert!(matches!(GeneratedEngine::new(&unsealed.desc), Err(WasmError::PoolNotSealed)));
+    assert!(matches!(GeneratedEngine::new(&unsealed.desc, 1), Err(WasmError::PoolNotSealed)));
     let pool = TestPool::new(32);
     let no_fd = PoolDesc { fd: -1, ..pool.desc };
-    assert!(matches!(GeneratedEngine::new(&no_fd), Err(WasmError::PoolWithoutFd)));
+    assert!(matches!(GeneratedEngine::new(&no_fd, 1), Err(WasmError::PoolWithoutFd)));
     for bytes in [0, pool.desc.bytes + 1, (4 << 30) + 1, u64::MAX] {
         let lying = PoolDesc { bytes, ..pool.desc };
-        assert!(matches!(GeneratedEngine::new(&lying), Err(WasmError::PoolSize(b)) if b == bytes), "{bytes}");
+        assert!(matches!(GeneratedEngine::new(&lying, 1), Err(WasmError::PoolSize(b)) if b == bytes), "{bytes}");
     }
 }
 
 #[test]
 fn a_sealed_pool_cannot_be_truncated_under_the_filters() {
     let pool = TestPool::new(32);
-    let _engine = GeneratedEngine::new(&pool.desc).unwrap();
+    let _engine = GeneratedEngine::new(&pool.desc, 1).unwrap();
     // SAFETY: a system call on our own descriptor.
     assert_eq!(unsafe { libc::ftruncate(pool.desc.fd, 0) }, -1);
 }
@@ -103,7 +103,7 @@ fn a_sealed_pool_cannot_be_truncated_under_the_filters() {
 #[test]
 fn deadly_modules_are_refused_before_compilation() {
     let pool = TestPool::new(32);
-    let engine = GeneratedEngine::new(&pool.desc).unwrap();
+    let engine = GeneratedEngine::new(&pool.desc, 1).unwrap();
     let bulk = module(1, "(memory.fill $pool (i32.const 0) (i32.const 0) (i32.const 1)) (i32.const 0)");
     assert!(matches!(engine.compile(&bulk), Err(WasmError::Verify(VerifyError::Bulk { .. }))));
     let data = r#"(module (memory 1 1) (data (i32.const 0) "x"))"#;
@@ -115,7 +115,7 @@ fn deadly_modules_are_refused_before_compilation() {
 #[test]
 fn the_engine_alone_survives_a_data_segment_and_refuses_bulk_instructions() {
     let pool = TestPool::new(32);
-    let engine = GeneratedEngine::new(&pool.desc).unwrap();
+    let engine = GeneratedEngine::new(&pool.desc, 1).unwrap();
     let data = wat::parse_str(r#"(module (memory 1 1) (data (i32.const 0) "x"))"#).unwrap();
     let module = Module::new(&engine.engine, data).unwrap();
     let mut store = Store::new(&engine.engine, ());
@@ -135,7 +135,7 @@ fn the_engine_alone_survives_a_data_segment_and_refuses_bulk_instructions() {
 #[test]
 fn the_memory_creator_makes_no_third_kind_of_memory() {
     let pool = TestPool::new(64);
-    let engine = GeneratedEngine::new(&pool.desc).unwrap();
+    let engine = GeneratedEngine::new(&pool.desc, 1).unwrap();
     for text in ["(module (memory 2 2))", "(module (memory 1))", "(module (memory 1 2))", "(module (memory 0 0))"] {
         let module = Module::new(&engine.engine, wat::parse_str(text).unwrap()).unwrap();
         let mut store = Store::new(&engine.engine, ());
@@ -146,7 +146,7 @@ fn the_memory_creator_makes_no_third_kind_of_memory() {
 #[test]
 fn precompiled_code_is_never_taken() {
     let pool = TestPool::new(32);
-    let engine = GeneratedEngine::new(&pool.desc).unwrap();
+    let engine = GeneratedEngine::new(&pool.desc, 1).unwrap();
     let compiled = engine.compile(&module(1, "(i32.const 1)")).unwrap();
     let native = compiled.module.serialize().unwrap();
     assert!(matches!(engine.compile(&native), Err(WasmError::Verify(_))));

@@ -221,7 +221,8 @@ impl Inner {
         if let Some(engine) = &state.engine {
             return Ok(engine.clone());
         }
-        let engine = GeneratedEngine::new(&self.attach.pool()).map_err(|e| wasm_error(name, e))?;
+        let engine =
+            GeneratedEngine::new(&self.attach.pool(), self.attach.workers()).map_err(|e| wasm_error(name, e))?;
         let engine = Arc::new(engine);
         state.engine = Some(engine.clone());
         drop(state);

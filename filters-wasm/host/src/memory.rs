@@ -17,9 +17,6 @@ pub(crate) const WASM_PAGE: usize = 64 * 1024;
 pub(crate) const RESERVATION: usize = 4 << 30;
 /// Address space behind the reservation that is never mapped; static offsets of loads end in it.
 pub(crate) const GUARD: usize = 32 << 20;
-/// Free io pages that are kept for the next instances.
-const IO_KEPT: usize = 256;
-
 thread_local! {
     /// Set while this thread instantiates the module that defines the pool's memory: wasmtime tells a memory creator
     /// only the type of the memory it wants.
@@ -150,12 +147,17 @@ impl PoolWindow {
 }
 
 /// The pages for descriptors and results.
-#[derive(Default)]
 pub(crate) struct IoPages {
     free: Mutex<Vec<Region>>,
+    /// Most free pages that are kept for the next instances.
+    kept: usize,
 }
 
 impl IoPages {
+    pub(crate) fn new(kept: usize) -> Self {
+        IoPages { free: Mutex::default(), kept }
+    }
+
     fn take(&self) -> Result<Region, WasmError> {
         let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some(region) = kept {
@@ -177,7 +179,7 @@ impl IoPages {
 
     fn give(&self, region: Region) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < IO_KEPT {
+        if free.len() < self.kept {
             free.push(region);
         }
     }

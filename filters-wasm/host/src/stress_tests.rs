@@ -18,22 +18,45 @@ fn memory() -> (usize, usize) {
     (maps, resident * 4096)
 }
 
-/// Judges the worker's 64 packets again and again; returns how many bursts it judged. Even ports go to one half of the
+/// The least of half a second, in which the supervisor buries what is left.
+fn settled_memory() -> (usize, usize) {
+    let samples = (0..25).map(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        memory()
+    });
+    samples.fold((usize::MAX, usize::MAX), |least, m| (least.0.min(m.0), least.1.min(m.1)))
+}
+
+/// Nanoseconds of processor time of the calling thread: what it spent itself, however busy the machine is.
+fn cpu_time() -> u64 {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `t` outlives the call.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut t) }, 0);
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}
+
+/// Judges the worker's 64 packets again and again; returns how many bursts it judged, and the longest ten in ns. Even ports go to one half of the
 /// generations, odd ports to the other: a burst that mixed two generations would drop all or nothing.
-fn work(router: &TestRouter, worker: usize, stop: &AtomicBool) -> u64 {
+fn work(router: &TestRouter, worker: usize, stop: &AtomicBool) -> (u64, Vec<u64>) {
     let first = worker as u32 * BURST_MAX;
     let cells: Vec<u32> = (first..first + BURST_MAX).collect();
     let even: Vec<u32> = cells.iter().map(|c| if c % 2 == 0 { DROP } else { PASS }).collect();
     let odd: Vec<u32> = even.iter().map(|v| PASS + DROP - v).collect();
     router.park(worker, false);
-    let mut bursts = 0;
+    let (mut bursts, mut longest) = (0, vec![0; 10]);
     while !stop.load(SeqCst) {
+        let began = cpu_time();
         let verdicts = router.burst(worker, &cells);
+        let took = cpu_time() - began;
+        if took > longest[0] {
+            longest[0] = took;
+            longest.sort_unstable();
+        }
         assert!(verdicts == even || verdicts == odd, "two generations in one burst: {verdicts:?}");
         bursts += 1;
     }
     router.park(worker, true);
-    bursts
+    (bursts, longest)
 }
 
 #[test]
@@ -49,7 +72,7 @@ fn a_thousand_swaps_under_load_lose_no_packet_and_leak_nothing() {
     let stop = AtomicBool::new(false);
     let (mut adopt, mut total) = (Vec::new(), Vec::new());
     let (mut before, mut after) = ((0, 0), (0, 0));
-    let bursts: u64 = std::thread::scope(|s| {
+    let worked: Vec<_> = std::thread::scope(|s| {
         let workers: Vec<_> = (0..2)
             .map(|w| {
                 s.spawn({
@@ -66,32 +89,31 @@ fn a_thousand_swaps_under_load_lose_no_packet_and_leak_nothing() {
             adopt.push(report.adopt_us);
             // After the first swaps allocators and caches are warm.
             if swap == 200 {
-                settle(&manager);
-                before = memory();
+                before = settled_memory();
             }
         }
-        settle(&manager);
-        after = memory();
+        after = settled_memory();
         stop.store(true, SeqCst);
-        workers.into_iter().map(|w| w.join().unwrap()).sum()
+        workers.into_iter().map(|w| w.join().unwrap()).collect()
     });
 
     let stats = manager.stats("f").unwrap();
+    let bursts: u64 = worked.iter().map(|w| w.0).sum();
     let packets = bursts * u64::from(BURST_MAX);
     let per_generation: u64 = stats.generations.iter().map(|g| g.counts.packets).sum();
     assert_eq!(stats.total.packets, packets, "every packet is judged exactly once");
     assert_eq!(per_generation + stats.older.packets, packets, "by exactly one generation");
     assert_eq!((stats.total.passed, stats.total.dropped), (packets / 2, packets / 2));
     assert_eq!((stats.total.matched, stats.total.faults, stats.total.fault_packets), (packets / 2, 0, 0));
-    // A mapping or a page lost at each of the 800 swaps in between would be far more than what is in flight.
-    assert!(after.0 <= before.0 + 128, "mappings grew from {} to {}", before.0, after.0);
+    // A mapping or a page lost at each of the 800 swaps in between would be far more.
+    assert!(after.0 <= before.0 + 64, "mappings grew from {} to {}", before.0, after.0);
     assert!(after.1 <= before.1 + (2 << 20), "resident memory grew from {} to {}", before.1, after.1);
 
     adopt.sort_by(f64::total_cmp);
     total.sort();
     println!(
         "{SWAPS} swaps, {packets} packets, {} interpreted; adopt median {:.0} us worst {:.0} us; whole swap median {:?} worst {:?}; \
-         mappings {} -> {}, resident {} -> {} KiB",
+         mappings {} -> {}, longest bursts {:?} ns, resident {} -> {} KiB",
         stats.total.interpreted,
         adopt[adopt.len() / 2],
         adopt[adopt.len() - 1],
@@ -99,13 +121,8 @@ fn a_thousand_swaps_under_load_lose_no_packet_and_leak_nothing() {
         total[total.len() - 1],
         before.0,
         after.0,
+        worked.iter().map(|w| &w.1).collect::<Vec<_>>(),
         before.1 >> 10,
         after.1 >> 10
     );
-}
-
-/// Lets the supervisor bury what is left.
-fn settle(manager: &FilterManager) {
-    std::thread::sleep(Duration::from_millis(50));
-    manager.list();
 }
