@@ -110,7 +110,11 @@ impl PacketSocket {
     /// Refuses every frame by a socket filter, or takes the filter off again.
     pub fn refuse_all(&self, refuse: bool) -> io::Result<()> {
         if !refuse {
-            return sys::setsockopt(self.raw_fd(), libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0i32);
+            return match sys::setsockopt(self.raw_fd(), libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0i32) {
+                // There is none.
+                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+                other => other,
+            };
         }
         // ret 0
         let mut program = [libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 }];

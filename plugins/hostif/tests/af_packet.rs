@@ -254,14 +254,24 @@ fn a_port_that_is_down_delivers_nothing_and_does_not_keep_the_worker_awake(lab: 
     let wire = Capture::open(&net.a, "eth0")?;
     net.r.run(|| -> Result<()> {
         let mut port = open::<AfPacket>("left", 1, json!({}))?;
+        for n in 0..10 {
+            wire.send(&frame(n, 100))?;
+        }
+        std::thread::sleep(Duration::from_millis(20));
         port.port.set_up(false).expect("down");
         for n in 0..10 {
             wire.send(&frame(n, 100))?;
         }
-        check(receive(&mut port, 1, SECOND / 10).is_empty(), || "a packet through a port that is down".into())?;
+        // As the router, which does not ask a port that is down for packets.
+        sleep_until_event(&mut port, 0);
+        check(!sleep_until_event(&mut port, 50), || "the worker is kept awake".into())?;
+        check(receive(&mut port, 1, SECOND / 20).is_empty(), || "a packet through a port that is down".into())?;
         let counters = port.port.counters();
         check(counters.contains(&("rx_while_down".into(), 10)), || format!("{counters:?}"))?;
         port.port.set_up(true).expect("up");
+        wire.send(&frame(7, 100))?;
+        let got = receive(&mut port, 2, SECOND / 5);
+        check(got.len() == 1 && bytes(&got[0].1) == frame(7, 100), || format!("{} frames", got.len()))?;
         // The device itself goes down: the kernel leaves an error on the socket.
         net.r.set_up("left", false)?;
         std::thread::sleep(Duration::from_millis(20));

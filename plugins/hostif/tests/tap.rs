@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         a_persistent_device_stays_and_can_be_taken_over,
         the_kernel_sees_no_carrier_while_the_port_is_down,
         frames_go_both_ways_over_several_queues,
+        frames_that_wait_when_a_port_goes_down_do_not_keep_the_worker_awake,
         a_device_deleted_under_the_port_does_not_keep_the_worker_awake,
         errors_name_the_cause;
         alone:
@@ -120,6 +121,28 @@ fn frames_go_both_ways_over_several_queues(lab: Lab) -> Result<()> {
         check(port.port.stats().tx_errors == 1, || format!("{:?}", port.port.stats()))?;
         close(port);
         check(testing::outstanding() == 0, || "packets were not given back".into())
+    })?
+}
+
+fn frames_that_wait_when_a_port_goes_down_do_not_keep_the_worker_awake(lab: Lab) -> Result<()> {
+    tun_or_skip()?;
+    let r = Host::new(lab, "R")?;
+    r.run(|| -> Result<()> {
+        let mut port = open::<Tap>("tap0", 1, json!({}))?;
+        let wire = smpnet_lab::Capture::open(&r, "tap0")?;
+        for _ in 0..10 {
+            wire.send(&[&[0xff; 12][..], &[0x88, 0xb5], &[0; 50]].concat())?;
+        }
+        port.port.set_up(false).map_err(|e| LabError::Failed(e.to_string()))?;
+        sleep_until_event(&mut port, 0);
+        check(!sleep_until_event(&mut port, 50), || "the descriptor stays readable".into())?;
+        let counters = port.port.counters();
+        check(counters.contains(&("rx_while_down".into(), 10)), || format!("{counters:?}"))?;
+        port.port.set_up(true).map_err(|e| LabError::Failed(e.to_string()))?;
+        std::thread::sleep(Duration::from_millis(20));
+        wire.send(&[&[0xff; 12][..], &[0x88, 0xb5], &[1; 50]].concat())?;
+        let got = receive(&mut port, 1, SECOND);
+        check(got.len() == 1 && got[0].1.data()[20] == 1, || format!("{} frames", got.len()))
     })?
 }
 

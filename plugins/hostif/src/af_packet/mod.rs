@@ -18,7 +18,7 @@
 //! # Accounting
 //!
 //! Every frame that the kernel had for us is in `rx_packets`, `rx_missed` (the ring was full), `rx_errors`, or the
-//! counter `rx_while_down`. A frame stays in the ring while no cell is free, so a lack of cells shows as `rx_missed`.
+//! counter `rx_while_down` (it stood in the ring when the port went down; a port that is down takes no more). A frame stays in the ring while no cell is free, so a lack of cells shows as `rx_missed`.
 
 mod options;
 mod rx;
@@ -181,6 +181,13 @@ impl Driver for AfPacket {
             self.bind()?;
         }
         self.shared.up.store(up, Ordering::Relaxed);
+        // A port that is down gets no frames at all, or each would wake its worker in vain.
+        for handle in &self.rx {
+            handle
+                .socket
+                .refuse_all(!up)
+                .map_err(HostError::of(format!("a socket filter on {}", self.device.name()), NET_RAW))?;
+        }
         if !up {
             self.device.set_up(false)?;
         }
@@ -298,30 +305,25 @@ impl Drop for AfPacket {
 }
 
 impl AfPacket {
-    /// Lets the kernel's frames into the rings, once.
+    /// Binds the sockets to the device, once; their filters keep frames out until `set_up` takes them off.
     fn bind(&self) -> Result<(), HostError> {
         let mut state = lock(&self.state);
         if state.bound {
             return Ok(());
         }
         let failed = |what: &str| HostError::of(format!("{what} on {}", self.device.name()), NET_RAW);
-        if let [only] = &self.rx[..] {
-            only.socket.bind(true).map_err(failed("receiving"))?;
-        } else {
-            // A socket can join a fanout group only when it receives, and until then it gets every frame. So all are
-            // closed by a filter until the group is complete.
-            for handle in &self.rx {
-                handle.socket.refuse_all(true).map_err(failed("a socket filter"))?;
-                handle.socket.bind(true).map_err(failed("receiving"))?;
-            }
+        // A socket can join a fanout group only when it receives, and until then it gets every frame. So all are closed by
+        // a filter until the group is complete; `set_up` opens them.
+        for handle in &self.rx {
+            handle.socket.refuse_all(true).map_err(failed("a socket filter"))?;
+            handle.socket.bind(true).map_err(failed("receiving"))?;
+        }
+        if self.rx.len() > 1 {
             let mode: Fanout = self.options.fanout;
             let [first, others @ ..] = &self.rx[..] else { return Ok(()) };
             let group = first.socket.fanout_open(mode).map_err(failed("a fanout group"))?;
             for handle in others {
                 handle.socket.fanout_join(mode, group).map_err(failed("joining a fanout group"))?;
-            }
-            for handle in &self.rx {
-                handle.socket.refuse_all(false).map_err(failed("a socket filter"))?;
             }
         }
         state.bound = true;

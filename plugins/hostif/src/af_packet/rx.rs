@@ -108,6 +108,10 @@ impl RxQueue for PacketRx {
     fn arm(&mut self) -> bool {
         // A device that goes down leaves an error on the socket, and poll(2) would report it for ever. Reading clears it.
         let _error: Result<i32, _> = sys::getsockopt(self.handle.socket.raw_fd(), libc::SOL_SOCKET, libc::SO_ERROR);
+        if !self.shared.up.load(Ordering::Relaxed) {
+            // Nobody need call `rx_burst` of a port that is down, and frames left in the ring must not keep it awake.
+            self.discard();
+        }
         self.ring.ready()
     }
 }

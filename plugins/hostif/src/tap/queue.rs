@@ -19,7 +19,7 @@ const FRAME_MAX: usize = 65535 + 14 + 8;
 /// Most cells for one frame.
 const CELLS_MAX: usize = smpnet_plugin::BURST_MAX;
 /// Most frames thrown away in one call while the port is down.
-const DISCARD_MAX: usize = 64;
+const DISCARD_MAX: usize = 1024;
 
 /// A receive queue of a `tap` port.
 pub struct TapRx {
@@ -67,6 +67,24 @@ impl TapRx {
         }
     }
 
+    /// Throws away frames that wait while the port is down. Nobody need call `rx_burst` then, and they must not keep the
+    /// worker awake.
+    #[cold]
+    fn discard(&mut self) {
+        let mut head = [0u8; 64];
+        for _ in 0..DISCARD_MAX {
+            // SAFETY: `head` is writable for its length; what does not fit is thrown away by the kernel.
+            let n = unsafe { libc::read(self.handle.fd.as_raw_fd(), head.as_mut_ptr().cast(), head.len()) };
+            if n < 0 {
+                if io::Error::last_os_error().raw_os_error() == Some(libc::EBADFD) {
+                    self.lose();
+                }
+                return;
+            }
+            self.handle.rx.while_down.add(1);
+        }
+    }
+
     /// The device was deleted under us: its descriptor would report an error to every poll(2) for ever, so an eventfd
     /// that never fires takes its number.
     #[cold]
@@ -85,8 +103,9 @@ impl RxQueue for TapRx {
         if self.gone {
             return;
         }
-        let up = self.shared.up.load(Ordering::Relaxed);
-        let max = if up { max } else { DISCARD_MAX };
+        if !self.shared.up.load(Ordering::Relaxed) {
+            return self.discard();
+        }
         let (mut packets, mut bytes) = (0, 0);
         for _ in 0..max {
             if !self.stash.want(cx, self.cells) {
@@ -105,10 +124,6 @@ impl RxQueue for TapRx {
                 Err(_) => break,
             };
             let stats = &self.handle.rx;
-            if !up {
-                stats.while_down.add(1);
-                continue;
-            }
             let mut left = len;
             let mut used = 0;
             for cell in self.stash.as_mut_slice() {
@@ -156,6 +171,14 @@ impl RxQueue for TapRx {
 
     fn event_fd(&self) -> Option<RawFd> {
         Some(self.handle.fd.as_raw_fd())
+    }
+
+    fn arm(&mut self) -> bool {
+        if !self.gone && !self.shared.up.load(Ordering::Relaxed) {
+            self.discard();
+        }
+        // The descriptor is readable for as long as frames wait.
+        false
     }
 }
 
