@@ -1,45 +1,52 @@
-//! The body of `prog(off, buflen, wirelen) -> i32`: one wasm function per program, registers as locals.
+//! The function `filter(n)`: a loop over the descriptors with the program as its body, registers as locals.
 //!
-//! Jumps go forward only, so they become `br` out of nested blocks: one `block` per jump target, all opened at the
-//! start, the one of the first target innermost; each ends right before its target. No loop, no table, no memory
-//! write, and no instruction that can trap on any input whose descriptor lies inside the pool.
+//! The body leaves the result on the stack. Jumps go forward only, so they become `br` out of nested blocks: one `block`
+//! per jump target, all opened at the start, the one of the first target innermost; each ends right before its target.
+//! A return leaves the outermost block, which has the result's type. The only loop is that over descriptors; there is no
+//! table, no write to the pool, and no instruction that can trap on any input whose descriptor lies inside the pool.
+//!
+//! Body and loop are one function: with a call per packet `ip and tcp port 80` took 3.4 ns a packet instead of 2.1
+//! (`examples/bpf_speed.rs`).
 
 use super::plan::{Guard, Step, successors};
-use super::{MEM_POOL, PROG_BUFLEN, PROG_OFF, PROG_WIRELEN};
+use super::{IO_DESC_SIZE, IO_RESULTS, IO_SLOTS, MEM_IO, MEM_POOL};
 use crate::insn::{Alu, Cond, Op, Size, Src};
 use wasm_encoder::{BlockType, Function, Instruction as I, MemArg, ValType};
 
-const A: u32 = 3;
-const X: u32 = 4;
-const SWAP: u32 = 5;
-const M0: u32 = 6;
+/// The parameter: how many descriptors; inside the loop, where the last result ends.
+const N: u32 = 0;
+/// Offset of the descriptor in `io`.
+const DESC: u32 = 1;
+/// Offset of the result in `io`, less [`IO_RESULTS`].
+const RESULT: u32 = 2;
+/// The descriptor's three fields.
+const OFF: u32 = 3;
+const BUFLEN: u32 = 4;
+const WIRELEN: u32 = 5;
+const A: u32 = 6;
+const X: u32 = 7;
+/// Holds a value while its bytes are swapped.
+const SWAP: u32 = 8;
+/// The first scratch word.
+const M0: u32 = 9;
 
 /// Generates the function from decoded operations and their plan.
-pub(super) fn program(ops: &[Op], plan: &[Step]) -> Function {
+pub(super) fn filter(ops: &[Op], plan: &[Step]) -> Function {
     let words = ops.iter().fold(0, |n, op| match *op {
         Op::LdMem(k) | Op::LdxMem(k) | Op::St(k) | Op::Stx(k) => n.max(k + 1),
         _ => n,
     });
     let targets: Vec<usize> = (0..ops.len()).filter(|&i| plan[i].target).collect();
-    let blocks = targets.len();
-    let mut e = Emitter { f: Function::new([(3 + words, ValType::I32)]), targets, next: 0 };
-    for _ in 0..blocks {
-        e.op(I::Block(BlockType::Empty));
+    let f = Function::new([(M0 - 1 + words, ValType::I32)]);
+    let mut e = Emitter { f, targets, next: 0, in_if: false };
+    e.loop_start();
+    // A, X and the scratch words start at 0 for every packet; the ones that are never read cost nothing.
+    for local in (A..SWAP).chain(M0..M0 + words) {
+        e.constant(0);
+        e.set(local);
     }
-    for (i, (&op, step)) in ops.iter().zip(plan).enumerate() {
-        if step.target {
-            e.op(I::End);
-            e.next += 1;
-        }
-        if step.zero {
-            e.return_const(0);
-        } else if step.live {
-            e.step(i, op, step, plan);
-        }
-    }
-    // Every path has returned; the validator of wasm wants that said.
-    e.op(I::Unreachable);
-    e.op(I::End);
+    e.program(ops, plan);
+    e.loop_end();
     e.f
 }
 
@@ -49,9 +56,77 @@ struct Emitter {
     targets: Vec<usize>,
     /// Index of the first target whose block is still open.
     next: usize,
+    /// Code goes inside an `if`, which counts as one more block.
+    in_if: bool,
 }
 
 impl Emitter {
+    /// From the start of the function to where the fields of a descriptor are in their locals.
+    fn loop_start(&mut self) {
+        // n = min(n, slots), unsigned; nothing to do for 0.
+        self.constant(IO_SLOTS);
+        self.get(N);
+        self.get(N);
+        self.constant(IO_SLOTS);
+        self.op(I::I32GtU);
+        self.op(I::Select);
+        self.op(I::LocalTee(N));
+        self.op(I::I32Eqz);
+        self.op(I::If(BlockType::Empty));
+        self.op(I::Return);
+        self.op(I::End);
+        self.get(N);
+        self.constant(2);
+        self.op(I::I32Shl);
+        self.set(N);
+        self.op(I::Loop(BlockType::Empty));
+        for (offset, local) in [(0, OFF), (4, BUFLEN), (8, WIRELEN)] {
+            self.get(DESC);
+            self.op(I::I32Load(io_word(offset)));
+            self.set(local);
+        }
+        self.get(RESULT);
+        self.op(I::Block(BlockType::Result(ValType::I32)));
+    }
+
+    /// With the result's offset and the result on the stack: store it, go on with the next descriptor.
+    fn loop_end(&mut self) {
+        self.op(I::End);
+        self.op(I::I32Store(io_word(IO_RESULTS)));
+        self.get(DESC);
+        self.constant(IO_DESC_SIZE);
+        self.op(I::I32Add);
+        self.set(DESC);
+        self.get(RESULT);
+        self.constant(4);
+        self.op(I::I32Add);
+        self.op(I::LocalTee(RESULT));
+        self.get(N);
+        self.op(I::I32LtU);
+        self.op(I::BrIf(0));
+        self.op(I::End);
+        self.op(I::End);
+    }
+
+    fn program(&mut self, ops: &[Op], plan: &[Step]) {
+        for _ in 0..self.targets.len() {
+            self.op(I::Block(BlockType::Empty));
+        }
+        for (i, (&op, step)) in ops.iter().zip(plan).enumerate() {
+            if step.target {
+                self.op(I::End);
+                self.next += 1;
+            }
+            if step.zero {
+                self.return_const(0);
+            } else if step.live {
+                self.step(i, op, step, plan);
+            }
+        }
+        // Every path has returned; the validator of wasm wants that said.
+        self.op(I::Unreachable);
+    }
+
     fn op(&mut self, i: I<'_>) {
         self.f.instruction(&i);
     }
@@ -70,13 +145,21 @@ impl Emitter {
 
     fn return_const(&mut self, k: u32) {
         self.constant(k);
-        self.op(I::Return);
+        self.leave();
+    }
+
+    /// With the result on the stack: out of all open blocks.
+    fn leave(&mut self) {
+        let open = self.targets.len() - self.next + usize::from(self.in_if);
+        self.op(I::Br(open as u32));
     }
 
     /// With a condition on the stack: end with 0 when it holds.
     fn return_zero_if(&mut self) {
         self.op(I::If(BlockType::Empty));
+        self.in_if = true;
         self.return_const(0);
+        self.in_if = false;
         self.op(I::End);
     }
 
@@ -91,13 +174,13 @@ impl Emitter {
         match op {
             Op::LdAbs(size, k) => {
                 self.guard(step.guard);
-                self.get(PROG_OFF);
+                self.get(OFF);
                 self.load(size, k, step.raw);
                 self.set(A);
             }
             Op::LdInd(size, k) => {
                 self.guard(step.guard);
-                self.get(PROG_OFF);
+                self.get(OFF);
                 self.get(X);
                 self.op(I::I32Add);
                 self.load(size, k, step.raw);
@@ -105,7 +188,7 @@ impl Emitter {
             }
             Op::LdxMsh(k) => {
                 self.guard(step.guard);
-                self.get(PROG_OFF);
+                self.get(OFF);
                 self.load(Size::Byte, k, None);
                 self.constant(0xf);
                 self.op(I::I32And);
@@ -118,13 +201,13 @@ impl Emitter {
                 self.set(A);
             }
             Op::LdMem(k) => self.copy(M0 + k, A),
-            Op::LdLen => self.copy(PROG_WIRELEN, A),
+            Op::LdLen => self.copy(WIRELEN, A),
             Op::LdxImm(k) => {
                 self.constant(k);
                 self.set(X);
             }
             Op::LdxMem(k) => self.copy(M0 + k, X),
-            Op::LdxLen => self.copy(PROG_WIRELEN, X),
+            Op::LdxLen => self.copy(WIRELEN, X),
             Op::St(k) => self.copy(A, M0 + k),
             Op::Stx(k) => self.copy(X, M0 + k),
             Op::Tax => self.copy(A, X),
@@ -139,7 +222,7 @@ impl Emitter {
             Op::RetK(k) => self.return_const(k),
             Op::RetA => {
                 self.get(A);
-                self.op(I::Return);
+                self.leave();
             }
             Op::Ja(_) => {
                 if let [Some(to), _] = successors(i, op) {
@@ -161,7 +244,7 @@ impl Emitter {
 
     fn guard(&mut self, guard: Guard) {
         if let Some(bytes) = guard.fixed {
-            self.get(PROG_BUFLEN);
+            self.get(BUFLEN);
             self.constant(bytes);
             self.op(I::I32LtU);
             self.return_zero_if();
@@ -169,7 +252,7 @@ impl Emitter {
         if let Some(bytes) = guard.indexed {
             // `buflen >= bytes` is proven here, so the subtraction does not wrap; X + bytes could.
             self.get(X);
-            self.get(PROG_BUFLEN);
+            self.get(BUFLEN);
             self.constant(bytes);
             self.op(I::I32Sub);
             self.op(I::I32GtU);
@@ -318,6 +401,11 @@ impl Emitter {
             self.op(I::BrIf(depth));
         }
     }
+}
+
+/// A word of `io`.
+fn io_word(offset: u32) -> MemArg {
+    MemArg { offset: u64::from(offset), align: 2, memory_index: MEM_IO }
 }
 
 /// A constant in network byte order, for a value of the given width that stayed so.

@@ -13,7 +13,7 @@
 //! sees, buflen: bytes that may be read there, wirelen: length of the packet, reserved}`. The result for it, the number of
 //! bytes to keep or 0, is written at [`IO_RESULTS`]` + i * 4`.
 //!
-//! The module has no data segment, writes to no byte of memory 0, grows no memory and calls nothing outside. Every load
+//! The module has no data segment, writes to no byte of memory 0, grows no memory and calls nothing: it is one function. Every load
 //! is checked against `buflen`; with descriptors inside the pool it cannot trap.
 
 mod emit;
@@ -21,8 +21,8 @@ mod plan;
 
 use crate::Program;
 use wasm_encoder::{
-    BlockType, CodeSection, ConstExpr, EntityType, ExportKind, ExportSection, Function, FunctionSection, GlobalSection,
-    GlobalType, ImportSection, Instruction as I, MemArg, MemorySection, MemoryType, Module, TypeSection, ValType,
+    CodeSection, ConstExpr, EntityType, ExportKind, ExportSection, FunctionSection, GlobalSection, GlobalType,
+    ImportSection, MemorySection, MemoryType, Module, TypeSection, ValType,
 };
 
 /// Value of the exported global `abi`.
@@ -36,9 +36,6 @@ pub const IO_RESULTS: u32 = IO_SLOTS * IO_DESC_SIZE;
 
 const MEM_POOL: u32 = 0;
 const MEM_IO: u32 = 1;
-const PROG_OFF: u32 = 0;
-const PROG_BUFLEN: u32 = 1;
-const PROG_WIRELEN: u32 = 2;
 
 /// What the compiler must know about the host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +47,6 @@ pub struct CompileOptions {
 /// Compiles a program to a module of the form above. The output depends on nothing but the arguments.
 pub fn compile_wasm(program: &Program, options: &CompileOptions) -> Vec<u8> {
     let mut types = TypeSection::new();
-    types.ty().function([ValType::I32; 3], [ValType::I32]);
     types.ty().function([ValType::I32], []);
 
     let memory = |pages: u32| MemoryType {
@@ -67,7 +63,6 @@ pub fn compile_wasm(program: &Program, options: &CompileOptions) -> Vec<u8> {
 
     let mut functions = FunctionSection::new();
     functions.function(0);
-    functions.function(1);
 
     let mut globals = GlobalSection::new();
     globals.global(
@@ -77,13 +72,12 @@ pub fn compile_wasm(program: &Program, options: &CompileOptions) -> Vec<u8> {
 
     let mut exports = ExportSection::new();
     exports.export("io", ExportKind::Memory, MEM_IO);
-    exports.export("filter", ExportKind::Func, 1);
+    exports.export("filter", ExportKind::Func, 0);
     exports.export("abi", ExportKind::Global, 0);
 
     let ops = program.ops();
     let mut code = CodeSection::new();
-    code.function(&emit::program(ops, &plan::plan(ops)));
-    code.function(&driver());
+    code.function(&emit::filter(ops, &plan::plan(ops)));
 
     let mut module = Module::new();
     module
@@ -95,65 +89,4 @@ pub fn compile_wasm(program: &Program, options: &CompileOptions) -> Vec<u8> {
         .section(&exports)
         .section(&code);
     module.finish()
-}
-
-/// `filter(n)`: one call of function 0 per descriptor.
-fn driver() -> Function {
-    const N: u32 = 0;
-    const DESC: u32 = 1;
-    const RESULT: u32 = 2;
-    let word = |offset: u32| MemArg { offset: u64::from(offset), align: 2, memory_index: MEM_IO };
-    let mut f = Function::new([(2, ValType::I32)]);
-    let mut op = |i: I<'_>| {
-        f.instruction(&i);
-    };
-    // n = min(n, slots), unsigned; nothing to do for 0.
-    for i in [
-        I::LocalGet(N),
-        I::I32Const(IO_SLOTS as i32),
-        I::LocalGet(N),
-        I::I32Const(IO_SLOTS as i32),
-        I::I32LtU,
-        I::Select,
-        I::LocalTee(N),
-        I::I32Eqz,
-        I::If(BlockType::Empty),
-        I::Return,
-        I::End,
-        // From here n is where the last result ends.
-        I::LocalGet(N),
-        I::I32Const(2),
-        I::I32Shl,
-        I::LocalSet(N),
-    ] {
-        op(i);
-    }
-    op(I::Loop(BlockType::Empty));
-    for i in [
-        I::LocalGet(RESULT),
-        I::LocalGet(DESC),
-        I::I32Load(word(0)),
-        I::LocalGet(DESC),
-        I::I32Load(word(4)),
-        I::LocalGet(DESC),
-        I::I32Load(word(8)),
-        I::Call(0),
-        I::I32Store(word(IO_RESULTS)),
-        I::LocalGet(DESC),
-        I::I32Const(IO_DESC_SIZE as i32),
-        I::I32Add,
-        I::LocalSet(DESC),
-        I::LocalGet(RESULT),
-        I::I32Const(4),
-        I::I32Add,
-        I::LocalTee(RESULT),
-        I::LocalGet(N),
-        I::I32LtU,
-        I::BrIf(0),
-        I::End,
-        I::End,
-    ] {
-        op(i);
-    }
-    f
 }
