@@ -111,12 +111,13 @@ impl Driver for AfPacket {
         let shared = Arc::new(Shared { up: AtomicBool::new(false), offloads: AtomicU32::new(0) });
 
         let queues = options.queues.unwrap_or(req.rx_queues).max(1);
+        let geometry = options.ring.geometry(queues);
         let mut rx_handles = Vec::new();
         let mut rx = Vec::new();
         for queue in 0..queues {
             let handle = Arc::new(rx_handle(&device, &options)?);
-            let ring = RxRing::new(handle.socket.raw_fd(), options.ring.geometry())
-                .map_err(HostError::of(format!("a receive ring of {} for {}", options.ring, device.name()), NET_RAW))?;
+            let what = format!("a receive ring of {geometry} for {}", device.name());
+            let ring = RxRing::new(handle.socket.raw_fd(), geometry).map_err(HostError::of(what, NET_RAW))?;
             rx.push(PacketRx::new(handle.clone(), ring, shared.clone(), queue as u16));
             rx_handles.push(handle);
         }
@@ -276,7 +277,7 @@ impl Driver for AfPacket {
             "all_multicast": state.all_multicast,
             "multicast": state.multicast.len(),
             "fanout": if self.rx.len() > 1 { Some(self.options.fanout) } else { None },
-            "rx_ring": self.options.ring,
+            "rx_ring": self.options.ring.geometry(self.rx.len()),
             "rx_queues": self.rx.iter().map(|h| serde_json::json!({
                 "packets": h.stats.packets.get(),
                 "missed": h.missed.load(Ordering::Relaxed),

@@ -49,8 +49,8 @@ impl Default for Options {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RingOptions {
-    /// Blocks, 2 to 4096.
-    pub blocks: u32,
+    /// Blocks, 2 to 4096; if it is not given, 128 (16 MiB), or fewer from five queues on, so that a port takes 64 MiB.
+    pub blocks: Option<u32>,
     /// Bytes of a block: a power of two, 4096 to 16 MiB. Below 128 KiB, large segmentation-offload frames are lost.
     pub block_size: u32,
     /// Milliseconds after which a block that is not full is handed over, 1 to 1000.
@@ -59,21 +59,17 @@ pub struct RingOptions {
 
 impl Default for RingOptions {
     fn default() -> Self {
-        // 16 MiB: 100,000 small frames. As a block is handed over after `retire_ms` however little is in it, the number of
-        // blocks also bounds how long a worker may stay away: 128 ms. With 32 blocks a busy machine lost frames.
-        RingOptions { blocks: 128, block_size: 128 << 10, retire_ms: 1 }
+        RingOptions { blocks: None, block_size: 128 << 10, retire_ms: 1 }
     }
 }
 
 impl RingOptions {
-    pub(crate) fn geometry(&self) -> RxGeometry {
-        RxGeometry { blocks: self.blocks, block_size: self.block_size, retire_ms: self.retire_ms }
-    }
-}
-
-impl std::fmt::Display for RingOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} blocks of {} bytes", self.blocks, self.block_size)
+    /// The ring of each of `queues` queues.
+    pub(crate) fn geometry(&self, queues: usize) -> RxGeometry {
+        // 16 MiB hold 100,000 small frames. As a block is handed over after `retire_ms` however little is in it, the
+        // number of blocks also bounds how long a worker may stay away: 128 ms. With 32 blocks a busy machine lost frames.
+        let blocks = self.blocks.unwrap_or((512 / queues.max(1) as u32).clamp(16, 128));
+        RxGeometry { blocks, block_size: self.block_size, retire_ms: self.retire_ms }
     }
 }
 
@@ -130,7 +126,7 @@ impl Options {
         let (ring, tx) = (&self.ring, &self.tx);
         let rules = [
             (self.queues.is_none_or(|q| (1..=256).contains(&q)), "queues must be 1 to 256"),
-            ((2..=4096).contains(&ring.blocks), "ring.blocks must be 2 to 4096"),
+            (ring.blocks.is_none_or(|b| (2..=4096).contains(&b)), "ring.blocks must be 2 to 4096"),
             (
                 ring.block_size.is_power_of_two() && (4096..=16 << 20).contains(&ring.block_size),
                 "ring.block_size must be a power of two from 4096 to 16777216",

@@ -22,7 +22,7 @@ use std::{
 };
 
 /// Shape of a receive ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct RxGeometry {
     /// Blocks, at least 2.
     pub blocks: u32,
@@ -31,6 +31,12 @@ pub struct RxGeometry {
     pub block_size: u32,
     /// Milliseconds after which a block that is not full is handed over, 1 or more.
     pub retire_ms: u32,
+}
+
+impl std::fmt::Display for RxGeometry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} blocks of {} bytes", self.blocks, self.block_size)
+    }
 }
 
 /// A frame in the ring.
