@@ -288,12 +288,14 @@ unsafe extern "C" fn open<D: Driver>(
 unsafe extern "C" fn close<D: Driver>(port: *mut c_void) -> i32 {
     // SAFETY: made by `open`; the host gives it up, and no worker is in it.
     let handle = unsafe { Box::from_raw(port.cast::<Handle<D>>()) };
-    let Handle { rx, tx, port, ifindex, health, .. } = *handle;
-    // Each step on its own: a panic in one must not keep what the others hold.
-    let queues = health.run(ifindex, "the end of a queue", || drop((rx, tx)));
-    let closed = Health::default().run(ifindex, "close", || port.close());
-    let dropped = Health::default().run(ifindex, "close", || drop(port));
-    if queues.and(closed).and(dropped).is_some() { OK } else { FAILED }
+    let Handle { rx, tx, port, ifindex, .. } = *handle;
+    // Each step on its own, whether or not a function has panicked before: what one of them holds must not stay behind
+    // because of another.
+    let end = |f: &mut dyn FnMut()| Health::default().run(ifindex, "close", f).is_some();
+    let (mut queues, mut port) = (Some((rx, tx)), Some(port));
+    let ended =
+        [end(&mut || drop(queues.take())), end(&mut || port.iter().for_each(D::close)), end(&mut || drop(port.take()))];
+    if ended == [true; 3] { OK } else { FAILED }
 }
 
 /// # Safety

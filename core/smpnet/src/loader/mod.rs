@@ -259,11 +259,15 @@ impl PluginRegistry {
         plugins.iter().flat_map(|p| &p.tables).filter(|t| t.what() == what).map(|t| t.name()).collect()
     }
 
-    /// Notes that something which the driver or kind `name` made has failed and was taken out of service.
+    /// Notes that something which the driver or kind `name` made has failed and was taken out of service. The first
+    /// failure of a plugin stays the one that the list shows.
     pub fn quarantine(&self, name: &str, reason: &str) {
         self.counts.quarantined.fetch_add(1, Ordering::Relaxed);
         let mut plugins = self.lock();
-        if let Some(plugin) = plugins.iter_mut().find(|p| p.tables.iter().any(|t| t.name() == name)) {
+        let makes = |p: &&mut Plugin| p.tables.iter().any(|t| t.name() == name);
+        if let Some(plugin) = plugins.iter_mut().find(makes)
+            && plugin.status.state == PluginState::Loaded
+        {
             plugin.status.state = PluginState::Quarantined;
             plugin.status.error = Some(reason.to_owned());
         }
