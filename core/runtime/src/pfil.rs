@@ -199,3 +199,82 @@ fn ask(hook: &dyn PfilHook, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32
         verdicts[usize::from(*i)] = *v;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{HugePages, PoolConfig};
+    use std::sync::Mutex;
+
+    /// Drops the cells of its list and writes down what it was asked.
+    struct Dropper(&'static str, Vec<Cell>, Mutex<Vec<Cell>>);
+
+    impl Dropper {
+        fn new(name: &'static str, drops: &[Cell]) -> Arc<Self> {
+            Arc::new(Dropper(name, drops.to_vec(), Mutex::default()))
+        }
+
+        fn asked(&self) -> Vec<Cell> {
+            std::mem::take(&mut self.2.lock().unwrap())
+        }
+    }
+
+    impl PfilHook for Dropper {
+        fn name(&self) -> &str {
+            self.0
+        }
+
+        fn filter(&self, _cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
+            assert!(verdicts.iter().all(|v| *v == verdict::PASS));
+            self.2.lock().unwrap().extend_from_slice(cells);
+            for (c, v) in cells.iter().zip(verdicts) {
+                *v = if self.1.contains(c) { verdict::DROP } else { verdict::PASS };
+            }
+        }
+    }
+
+    fn run(head: &PfilHead, domain: &Domain, n: u32) -> Vec<Cell> {
+        let pool = Pool::new(&PoolConfig { cells: 64, huge_pages: HugePages::Never, ..PoolConfig::default() }).unwrap();
+        let reader = domain.register();
+        let guard = reader.enter();
+        // SAFETY: the only token of worker 0.
+        let cpu = unsafe { Cpu::assume(0) };
+        let (section, dir, layer) = (guard.section(), Dir::In, Layer::Inet);
+        let cx = HookCx { cpu, pool: &pool, section, dir, ifindex: 1, layer, now_ns: 0 };
+        let cells: Vec<Cell> = (0..n).collect();
+        let mut verdicts = vec![verdict::PASS; cells.len()];
+        head.run(&cx, &cells, &mut verdicts);
+        cells.into_iter().zip(verdicts).filter(|(_, v)| *v == verdict::PASS).map(|(c, _)| c).collect()
+    }
+
+    #[test]
+    fn hooks_are_asked_in_order_about_what_is_left() {
+        let domain = Domain::new(1);
+        let head = PfilHead::new(&domain);
+        assert!(head.is_empty());
+        let (a, b, c) = (Dropper::new("a", &[1]), Dropper::new("b", &[2]), Dropper::new("c", &[]));
+        let last = head.add(10, c.clone());
+        head.add(-5, a.clone());
+        let b_id = head.add(0, b.clone());
+        let names: Vec<_> = head.list().iter().map(|(_, p, h)| (*p, h.name().to_owned())).collect();
+        assert_eq!(names, [(-5, "a".into()), (0, "b".into()), (10, "c".into())]);
+        assert_eq!(run(&head, &domain, 4), [0, 3]);
+        assert_eq!((a.asked(), b.asked(), c.asked()), (vec![0, 1, 2, 3], vec![0, 2, 3], vec![0, 3]));
+        let d = Dropper::new("d", &[0]);
+        assert_eq!(head.replace(b_id, d).map(|h| h.name().to_owned()), Some("b".into()));
+        assert_eq!(run(&head, &domain, 4), [2, 3]);
+        assert!(head.remove(last).is_some() && head.remove(last).is_none());
+        assert_eq!(head.list().len(), 2);
+    }
+
+    #[test]
+    fn there_is_no_limit_of_eight_hooks_nor_of_a_burst() {
+        let domain = Domain::new(1);
+        let head = PfilHead::new(&domain);
+        let ids: Vec<HookId> = (0..20).map(|i| head.add(0, Dropper::new("x", &[i * 5]))).collect();
+        assert_eq!(run(&head, &domain, 100).len(), 80);
+        assert!(ids.into_iter().all(|id| head.remove(id).is_some()));
+        assert!(head.is_empty());
+        assert_eq!(run(&head, &domain, 100).len(), 100);
+    }
+}

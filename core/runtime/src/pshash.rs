@@ -341,9 +341,9 @@ where
 
     /// Registers `kern.hashstat.<name>.{buckets,used,items,longest}`, as long as the table lives.
     #[cfg(not(loom))]
-    pub fn register(self: &std::sync::Arc<Self>, tree: &crate::Sysctl, name: &str) {
+    pub fn register(self: &Arc<Self>, tree: &crate::Sysctl, name: &str) {
         crate::sysctl_nodes::hash(tree, name, {
-            let this = std::sync::Arc::downgrade(self);
+            let this = Arc::downgrade(self);
             move || this.upgrade().map(|t| t.stats())
         });
     }

@@ -194,3 +194,48 @@ impl<'a, T> Iterator for Iter<'a, T> {
         Some(&node.value)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn values(list: &Pslist<u32>, domain: &Domain) -> Vec<u32> {
+        let reader = domain.register();
+        let guard = reader.enter();
+        list.iter(guard.section()).copied().collect()
+    }
+
+    #[test]
+    fn entries_stand_where_they_were_put() {
+        let (domain, list) = (Domain::new(1), Pslist::new());
+        assert!(list.is_empty());
+        [30, 10, 20].into_iter().for_each(|v| list.insert_before(v, |o| *o > v));
+        list.push_front(0);
+        list.push_back(40);
+        assert_eq!(values(&list, &domain), [0, 10, 20, 30, 40]);
+        assert_eq!(list.remove_if(&domain, |v| v % 20 == 0), 3);
+        assert_eq!(list.take(&domain, |v| *v == 30), Some(30));
+        assert_eq!(list.take(&domain, |v| *v == 30), None);
+        assert_eq!((values(&list, &domain), list.len()), (vec![10], 1));
+    }
+
+    #[test]
+    fn a_reader_on_a_removed_entry_finds_its_way_on() {
+        let (domain, list) = (Domain::new(1), Pslist::new());
+        (0..3).for_each(|v| list.push_back(v));
+        let reader = domain.register();
+        let guard = reader.enter();
+        let mut walk = list.iter(guard.section());
+        assert_eq!(walk.next(), Some(&0));
+        assert_eq!(list.remove_if(&domain, |v| *v < 2), 2);
+        assert_eq!(walk.collect::<Vec<_>>(), [&1, &2]);
+    }
+
+    #[test]
+    #[should_panic(expected = "used in domain")]
+    fn a_section_of_another_domain_is_refused() {
+        let (a, b, list) = (Domain::new(1), Domain::new(1), Pslist::<u32>::new());
+        list.remove_if(&a, |_| false);
+        values(&list, &b);
+    }
+}

@@ -179,3 +179,44 @@ impl<T> Drop for PsrefControl<T> {
         inner.held[inner.held.len() - 1].fetch_sub(1, Ordering::Release);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destroy_waits_for_references_and_refuses_new_ones() {
+        let domain = Domain::new(1);
+        // SAFETY: the only token of worker 0.
+        let cpu = unsafe { Cpu::assume(0) };
+        let target = PsrefTarget::new(1, String::from("object"));
+        let (worker, control) = (target.acquire(cpu).unwrap(), target.acquire_control().unwrap());
+        assert_eq!((&**worker, &**control, target.held()), ("object", "object", 2));
+        let (t, d) = (target.clone(), domain.clone());
+        let owner = std::thread::spawn(move || t.destroy(&d));
+        while target.acquire(cpu).is_some() {
+            std::thread::yield_now();
+        }
+        assert!(target.acquire_control().is_none());
+        drop(control);
+        assert!(!owner.is_finished(), "one reference is held");
+        drop(worker);
+        owner.join().unwrap();
+        assert_eq!(target.held(), 0);
+    }
+
+    #[test]
+    fn a_reference_outlives_the_last_handle() {
+        // SAFETY: the only token of worker 0.
+        let cpu = unsafe { Cpu::assume(0) };
+        let target = PsrefTarget::new(1, 7u32);
+        let held = target.acquire(cpu).unwrap();
+        if cfg!(miri) {
+            // It would be a leak by design.
+            drop(held);
+            return;
+        }
+        drop(target);
+        assert_eq!(*held, 7);
+    }
+}

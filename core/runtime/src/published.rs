@@ -90,3 +90,23 @@ impl<T> Deref for PublishedRef<'_, T> {
         unsafe { &*self.owner.ptr.load(Ordering::Acquire) }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_keeps_what_it_found_and_the_next_one_finds_the_new() {
+        let (domain, value) = (Domain::new(1), Published::new(1));
+        let reader = domain.register();
+        let guard = reader.enter();
+        let old = value.read(guard.section());
+        value.swap(&domain, 2);
+        assert_eq!(value.update(&domain, |v| (v + 1, *v)), 2);
+        assert_eq!((*old, *value.read(guard.section()), *value.load_control()), (1, 3, 3));
+        drop(guard);
+        domain.flush();
+        let s = domain.stats();
+        assert_eq!((s.retired, s.reclaimed), (2, 2));
+    }
+}

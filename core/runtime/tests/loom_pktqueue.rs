@@ -156,56 +156,87 @@ fn a_barrier_returns_when_what_was_before_it_is_done() {
     });
 }
 
+/// Goes on as worker 0, draining, until a resize is over and `n` packets came. `send` runs in each round.
+fn work_through_resize(
+    domain: &Domain,
+    queue: &PktQueue,
+    memory: &Memory,
+    resized: &AtomicBool,
+    n: usize,
+    mut send: impl FnMut(Cpu),
+) -> Vec<u32> {
+    // SAFETY: the only worker 0.
+    let cpu = unsafe { Cpu::assume(0) };
+    let mut got = Vec::new();
+    loop {
+        let over = resized.load(Ordering::Acquire);
+        send(cpu);
+        let mut cells = [0; 4];
+        let drained = queue.drain(cpu, &mut cells);
+        for &c in &cells[..drained] {
+            memory.check(c);
+            got.push(c);
+        }
+        // SAFETY: nothing is held.
+        unsafe { domain.quiesce(cpu) };
+        if over && got.len() == n {
+            // SAFETY: nothing is held.
+            unsafe { domain.park(cpu) };
+            return got;
+        }
+        thread::yield_now();
+    }
+}
+
 #[test]
-fn a_resize_loses_nothing_and_keeps_the_order() {
-    model(2, || {
-        let domain = Domain::new(2);
+fn a_resize_loses_nothing_of_another_thread_and_keeps_its_order() {
+    model(1, || {
+        let domain = Domain::new(1);
         let queue = Arc::new(PktQueue::new("q", &domain, 2));
         let memory = Memory::new();
-        // SAFETY: moves to the producer's thread below before anything else uses it.
-        domain.unpark(unsafe { Cpu::assume(1) });
-        let (d, q, m) = (domain.clone(), queue.clone(), memory.clone());
-        let producer = thread::spawn(move || {
-            // SAFETY: the only worker 1.
-            let cpu = unsafe { Cpu::assume(1) };
-            for c in 0..2 {
-                m.fill(c);
-                assert_eq!(q.enqueue(Some(cpu), 0, &[c]), 1);
-            }
-            // SAFETY: nothing is held.
-            unsafe { d.park(cpu) };
-        });
-        // SAFETY: moves to the consumer's thread below before anything else uses it.
+        // SAFETY: moves to the worker's thread below before anything else uses it.
         domain.unpark(unsafe { Cpu::assume(0) });
         let resized = Arc::new(AtomicBool::new(false));
-        let (q, m, r) = (queue.clone(), memory.clone(), resized.clone());
-        let consumer = thread::spawn(move || {
-            // SAFETY: the only worker 0.
-            let cpu = unsafe { Cpu::assume(0) };
-            let mut got = Vec::new();
-            loop {
-                let over = r.load(Ordering::Acquire);
-                let mut cells = [0; 4];
-                let n = q.drain(cpu, &mut cells);
-                for &c in &cells[..n] {
-                    m.check(c);
-                    got.push(c);
-                }
-                // SAFETY: nothing is held.
-                unsafe { domain.quiesce(cpu) };
-                if over && got.len() == 2 {
-                    // SAFETY: nothing is held.
-                    unsafe { domain.park(cpu) };
-                    return got;
-                }
-                thread::yield_now();
+        let (q, m) = (queue.clone(), memory.clone());
+        let producer = thread::spawn(move || {
+            for c in 0..2 {
+                m.fill(c);
+                assert_eq!(q.enqueue(None, 0, &[c]), 1);
             }
         });
+        let (q, r) = (queue.clone(), resized.clone());
+        let worker = thread::spawn(move || work_through_resize(&domain, &q, &memory, &r, 2, |_| ()));
         assert!(queue.resize(4));
         resized.store(true, Ordering::Release);
         producer.join().unwrap();
-        assert_eq!(consumer.join().unwrap(), [0, 1]);
+        assert_eq!(worker.join().unwrap(), [0, 1]);
         let s = queue.stats();
         assert_eq!((s.max_len, s.enqueued, s.dequeued), (4, 2, 2));
+    });
+}
+
+#[test]
+fn a_resize_waits_for_a_worker_that_fills_the_old_ring() {
+    model(3, || {
+        let domain = Domain::new(1);
+        let queue = Arc::new(PktQueue::new("q", &domain, 2));
+        let memory = Memory::new();
+        // SAFETY: moves to the worker's thread below before anything else uses it.
+        domain.unpark(unsafe { Cpu::assume(0) });
+        let resized = Arc::new(AtomicBool::new(false));
+        let (q, r) = (queue.clone(), resized.clone());
+        let worker = thread::spawn(move || {
+            let mut next = 0;
+            work_through_resize(&domain, &q, &memory, &r, 3, |cpu| {
+                if next < 3 {
+                    memory.fill(next);
+                    assert_eq!(q.enqueue(Some(cpu), 0, &[next]), 1);
+                    next += 1;
+                }
+            })
+        });
+        assert!(queue.resize(4));
+        resized.store(true, Ordering::Release);
+        assert_eq!(worker.join().unwrap(), [0, 1, 2]);
     });
 }

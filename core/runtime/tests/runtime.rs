@@ -1,4 +1,5 @@
 //! The runtime as a whole: workers that start, work, sleep, wake and stop.
+#![cfg(not(any(loom, miri)))]
 
 use smpnet_runtime::*;
 use std::{

@@ -34,9 +34,9 @@ pub struct PktQueue {
     domain: Arc<Domain>,
     lanes: Box<[CachePadded<Lane>]>,
     counters: Counters,
-    /// Held for the moment of an enqueue by threads that are no workers.
+    /// Held for a moment by threads that are no workers, while they use a ring.
     outsiders: Mutex<()>,
-    /// Held by a barrier or resize. `Sent` counts the markers of each lane.
+    /// Held by a barrier or resize from beginning to end. Counts the markers sent to each lane.
     control: Mutex<Vec<u64>>,
     closed: AtomicBool,
     #[cfg(not(loom))]
@@ -225,10 +225,10 @@ impl PktQueue {
             // Nobody drains any more: the old rings stay behind the new ones and are freed with them.
             return false;
         }
-        // A worker that has just cleared `before` does not look at the old ring again, but the readers of `len` may.
+        // A worker may still be in the call of `drain` or `has_work` that found the old ring.
         self.domain.perform();
         for ring in old {
-            // SAFETY: came from a Box; no producer (sealed), no consumer (cleared) and no reader (lock, grace) has it.
+            // SAFETY: came from a Box; no producer (sealed) and no worker (cleared, grace period) has it any more.
             drop(unsafe { Box::from_raw(ring) });
         }
         true
@@ -285,7 +285,7 @@ impl PktQueue {
 
     /// The numbers now.
     pub fn stats(&self) -> PktQueueStats {
-        let _control = lock(&self.control);
+        let _outsider = lock(&self.outsiders);
         let mut stats = PktQueueStats {
             enqueued: self.counters.sum(ENQUEUED),
             dropped: self.counters.sum(DROPPED),
@@ -293,7 +293,7 @@ impl PktQueue {
             ..PktQueueStats::default()
         };
         for to in 0..self.lanes.len() {
-            // SAFETY: the caller holds `control`.
+            // SAFETY: `outsiders` is held.
             let ring = unsafe { self.ring(to) };
             stats.max_len = ring.capacity() as u64;
             stats.len += ring.len() as u64;
