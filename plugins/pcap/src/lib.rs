@@ -11,7 +11,7 @@
 //! | `link` | `"ethernet"` or `"raw"` for a port that only writes; a port that reads has the file's |
 //! | `mac` | address of an Ethernet port; a locally administered one by default |
 
-mod file;
+pub mod file;
 mod options;
 mod player;
 mod port;
