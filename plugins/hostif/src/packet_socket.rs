@@ -150,11 +150,14 @@ impl PacketSocket {
         self.set(PACKET_DROP_MEMBERSHIP, &self.mreq(membership))
     }
 
-    /// Asks for `bytes` of send buffer, above the system's limit where we may.
-    pub fn set_send_buffer(&self, bytes: i32) {
+    /// Asks for `bytes` of send buffer, above the system's limit where we may, and returns what there is now.
+    pub fn set_send_buffer(&self, bytes: u32) -> u32 {
         let set = |option| sys::setsockopt(self.raw_fd(), libc::SOL_SOCKET, option, &bytes).is_ok();
-        // Without either, the default serves: it is smaller, not wrong.
+        // Without either, the default stays.
         let _set = set(libc::SO_SNDBUFFORCE) || set(libc::SO_SNDBUF);
+        let got: io::Result<u32> = sys::getsockopt(self.raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF);
+        // The kernel reports twice what it was asked for.
+        got.unwrap_or(0) / 2
     }
 
     fn mreq(&self, membership: Membership) -> PacketMreq {

@@ -56,6 +56,8 @@ pub struct TxStats {
     pub down: Count,
     /// Packets refused for another reason: too long, or offload fields that make no sense.
     pub refused: Count,
+    /// Times that the kernel had no room for a packet; it stayed the router's.
+    pub busy: Count,
     /// System calls made to send.
     pub kicks: Count,
     /// Packets for segmentation offload.
@@ -74,7 +76,7 @@ pub fn port_stats<'a>(
         sum.rx_bytes += bytes.get();
         sum.rx_errors += cut.get() + bad.get();
     }
-    for TxStats { packets, bytes, no_buffer, down, refused, kicks: _, gso: _ } in tx {
+    for TxStats { packets, bytes, no_buffer, down, refused, busy: _, kicks: _, gso: _ } in tx {
         sum.tx_packets += packets.get();
         sum.tx_bytes += bytes.get();
         sum.tx_errors += no_buffer.get() + down.get() + refused.get();
@@ -90,14 +92,14 @@ pub fn named<'a>(rx: impl Iterator<Item = &'a RxStats>, tx: impl Iterator<Item =
             *sum += count.get();
         }
     }
-    let mut tx_sums = [0; 5];
-    for TxStats { packets: _, bytes: _, no_buffer, down, refused, kicks, gso } in tx {
-        for (sum, count) in tx_sums.iter_mut().zip([no_buffer, down, refused, kicks, gso]) {
+    let mut tx_sums = [0; 6];
+    for TxStats { packets: _, bytes: _, no_buffer, down, refused, busy, kicks, gso } in tx {
+        for (sum, count) in tx_sums.iter_mut().zip([no_buffer, down, refused, busy, kicks, gso]) {
             *sum += count.get();
         }
     }
     let rx_names = ["rx_cut", "rx_bad", "rx_while_down", "rx_gso", "rx_csum_completed", "rx_no_cell"];
-    let tx_names = ["tx_no_buffer", "tx_down", "tx_refused", "tx_kicks", "tx_gso"];
+    let tx_names = ["tx_no_buffer", "tx_down", "tx_refused", "tx_busy", "tx_kicks", "tx_gso"];
     let pairs = rx_names.into_iter().zip(rx_sums).chain(tx_names.into_iter().zip(tx_sums));
     pairs.map(|(name, value)| (name.to_owned(), value)).collect()
 }

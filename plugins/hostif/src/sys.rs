@@ -64,6 +64,19 @@ pub fn ifreq(device: &str) -> libc::ifreq {
     request
 }
 
+/// Whether the running kernel is at least this version. False when its name cannot be read.
+pub fn kernel_at_least(major: u32, minor: u32) -> bool {
+    // SAFETY: utsname is plain data for which all bits zero is valid.
+    let mut name: libc::utsname = unsafe { std::mem::zeroed() };
+    // SAFETY: name is there to be filled.
+    if unsafe { libc::uname(&mut name) } != 0 {
+        return false;
+    }
+    let release: String = name.release.iter().take_while(|c| **c != 0).map(|c| char::from(*c as u8)).collect();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+}
+
 /// eventfd(2), not blocking.
 pub fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: takes no pointers.
@@ -123,5 +136,14 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: base and len are those of a mapping that we own; references into it borrow from self.
         unsafe { libc::munmap(self.base.cast(), self.len) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_kernel_is_older_than_the_next_century() {
+        assert!(super::kernel_at_least(3, 0));
+        assert!(!super::kernel_at_least(1000, 0));
     }
 }

@@ -36,7 +36,7 @@ use crate::{
     packet_socket::{Fanout, Membership, PacketSocket},
     ring::{RxRing, TxRing},
     stats::{self, RxStats, TxStats},
-    uapi,
+    sys, uapi,
 };
 use smpnet_plugin::{
     Driver, Error, Host, LinkState, MacAddr, Opened, PortDetails, PortRequest, PortStats, info, offload, warn,
@@ -46,8 +46,10 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
-/// Send buffer of a transmit socket: what a device may have in flight.
-const SEND_BUFFER: i32 = 4 << 20;
+/// Send buffer of a transmit queue: what a device may have in flight.
+const SEND_BUFFER: u32 = 4 << 20;
+/// Most sockets of a transmit queue, of which each gives its part of that.
+const SEND_SOCKETS: u32 = 24;
 
 /// What control threads and queues share.
 pub(crate) struct Shared {
@@ -352,8 +354,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn offered(vnet: bool) -> u32 {
     let always = offload::RX_CSUM | offload::RX_VLAN | offload::TX_VLAN | offload::SCATTER;
+    let with_header = offload::TX_CSUM | offload::TSO4 | offload::TSO6 | offload::LRO;
     match vnet {
-        true => always | offload::TX_CSUM | offload::TSO4 | offload::TSO6 | offload::USO | offload::LRO,
+        // The header learned of UDP segmentation in both directions with Linux 6.2.
+        true if sys::kernel_at_least(6, 2) => always | with_header | offload::USO,
+        true => always | with_header,
         false => always,
     }
 }
@@ -373,7 +378,6 @@ fn tx_queue(
 ) -> Result<(Arc<TxHandle>, PacketTx), HostError> {
     let socket = || -> Result<PacketSocket, HostError> {
         let socket = PacketSocket::new(device.index(), vnet)?;
-        socket.set_send_buffer(SEND_BUFFER);
         if options.tx.qdisc_bypass {
             let failed = HostError::of("PACKET_QDISC_BYPASS", NET_RAW);
             socket.set(uapi::PACKET_QDISC_BYPASS, &1i32).map_err(failed)?;
@@ -383,11 +387,22 @@ fn tx_queue(
     let bind = |socket: &PacketSocket| {
         socket.bind(false).map_err(HostError::of(format!("sending on {}", device.name()), NET_RAW))
     };
-    let direct = socket()?;
-    bind(&direct)?;
+    // An unprivileged process gets 208 KiB for a socket, which is three large TCP packets; several sockets give more.
+    let first = socket()?;
+    let share = first.set_send_buffer(SEND_BUFFER).max(1);
+    let mut direct = vec![first];
+    for _ in 1..(SEND_BUFFER / share).clamp(1, SEND_SOCKETS) {
+        let one = socket()?;
+        one.set_send_buffer(SEND_BUFFER);
+        direct.push(one);
+    }
+    for socket in &direct {
+        bind(socket)?;
+    }
     let mut ring = None;
     if with_ring {
         let socket = socket()?;
+        socket.set_send_buffer(SEND_BUFFER);
         // A frame that the kernel refuses must not block those behind it.
         socket.set(uapi::PACKET_LOSS, &1i32).map_err(HostError::of("PACKET_LOSS", NET_RAW))?;
         let made = TxRing::new(socket.raw_fd(), options.tx.geometry())
@@ -397,7 +412,7 @@ fn tx_queue(
     }
     let way = if ring.is_some() { "ring" } else { "sendmmsg" };
     let handle = Arc::new(TxHandle { stats: TxStats::default(), way });
-    let queue = PacketTx::new(handle.clone(), direct, ring);
+    let queue = PacketTx::new(handle.clone(), direct, vnet, ring);
     Ok((handle, queue))
 }
 

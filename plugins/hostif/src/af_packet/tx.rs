@@ -16,8 +16,11 @@ const GSO: u32 = pkt_flags::GSO_TCP4 | pkt_flags::GSO_TCP6 | pkt_flags::GSO_UDP;
 /// A transmit queue of an `af_packet` port.
 pub struct PacketTx {
     handle: Arc<TxHandle>,
-    /// Sends out of the cells.
-    direct: PacketSocket,
+    /// They send out of the cells, one at a time: each has a send buffer of its own.
+    direct: Vec<PacketSocket>,
+    /// The one in use.
+    current: usize,
+    vnet: bool,
     outgoing: Outgoing,
     ring: Option<Ring>,
 }
@@ -40,27 +43,43 @@ enum Answer {
 }
 
 impl PacketTx {
-    pub(super) fn new(handle: Arc<TxHandle>, direct: PacketSocket, ring: Option<(PacketSocket, TxRing)>) -> Self {
-        let outgoing = Outgoing::new(direct.has_vnet());
+    pub(super) fn new(
+        handle: Arc<TxHandle>,
+        direct: Vec<PacketSocket>,
+        vnet: bool,
+        ring: Option<(PacketSocket, TxRing)>,
+    ) -> Self {
+        let outgoing = Outgoing::new(vnet);
         let ring = ring.map(|(socket, ring)| Ring { socket, ring, pending: 0, bytes: 0 });
-        PacketTx { handle, direct, outgoing, ring }
+        PacketTx { handle, direct, current: 0, vnet, outgoing, ring }
     }
 
     /// Sends out of the cells, as many of the first `limit` packets as the kernel takes. False when it takes no more.
     fn send_direct(&mut self, cx: &mut Worker<'_>, burst: &mut Burst, mut limit: usize) -> bool {
         let stats = &self.handle.stats;
+        let mut full = 0;
         while limit > 0 && !burst.is_empty() {
             let packets = burst.iter().take(limit).map(|p| &**p);
+            let Some(socket) = self.direct.get(self.current) else { return false };
             stats.kicks.add(1);
-            match self.outgoing.send_all(self.direct.raw_fd(), packets) {
+            match self.outgoing.send_all(socket.raw_fd(), packets) {
                 Ok(sent) => {
+                    full = 0;
                     let sent = burst.take_front(sent.max(1));
                     limit -= sent.len();
                     count_sent(stats, sent.iter().map(|p| &**p));
                     cx.free(sent);
                 }
                 Err(error) => match answer(stats, &error) {
-                    Answer::Later => return false,
+                    // What it has taken is still on the way; the next socket has its own room.
+                    Answer::Later if full + 1 < self.direct.len() => {
+                        full += 1;
+                        self.current = (self.current + 1) % self.direct.len();
+                    }
+                    Answer::Later => {
+                        stats.busy.add(1);
+                        return false;
+                    }
                     Answer::Lost => {
                         limit -= 1;
                         cx.free(burst.take_front(1));
@@ -89,9 +108,9 @@ impl TxQueue for PacketTx {
                 }
                 continue;
             }
-            if !ring.fill(packet, self.direct.has_vnet()) {
+            if !ring.fill(packet, self.vnet) {
                 ring.kick(&self.handle.stats);
-                if !ring.fill(packet, self.direct.has_vnet()) {
+                if !ring.fill(packet, self.vnet) {
                     break;
                 }
             }

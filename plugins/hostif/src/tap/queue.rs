@@ -208,7 +208,10 @@ impl TxQueue for TapTx {
                     stats.gso.add(u64::from(packet.hdr().flags & GSO != 0));
                 }
                 Err(e) => match e.raw_os_error() {
-                    Some(libc::EAGAIN) => break,
+                    Some(libc::EAGAIN) => {
+                        stats.busy.add(1);
+                        break;
+                    }
                     Some(libc::ENOBUFS) | Some(libc::ENOMEM) => stats.no_buffer.add(1),
                     // The kernel's end is down, or the device was deleted.
                     Some(libc::EIO) | Some(libc::EBADFD) => stats.down.add(1),
