@@ -91,8 +91,8 @@ impl Filter {
         let Local { published, current, gather, bursts } = unsafe { slot.local() };
         for (cells, verdicts) in cells.chunks(BURST).zip(verdicts.chunks_mut(BURST)) {
             let latest = published.load();
-            if current.as_ref().is_none_or(|c| c.version.generation < latest.generation) && slot.adopt(current) {
-                self.bell.ring();
+            if current.as_ref().is_none_or(|c| c.version.generation < latest.generation) {
+                slot.adopt(current);
             }
             // An instance lies in the mailbox before its generation is published. Without one the control thread is just
             // taking back what this worker was too late to take, and the interpreter judges the burst.

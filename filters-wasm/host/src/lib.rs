@@ -11,6 +11,7 @@ mod memory;
 mod report;
 mod slot;
 mod spec;
+mod stack;
 #[cfg(test)]
 mod stress_tests;
 mod supervisor;
@@ -27,5 +28,6 @@ pub use filter::Filter;
 pub use manager::FilterManager;
 pub use report::{FilterDecision, FilterDetail, FilterStats, FilterStatus, State, SwapReport};
 pub use spec::{Action, Attach, AttachPoint, Dirs, FilterSpec, Layer, OnFault, Source};
+pub use stack::StackAttach;
 pub use verify::{GENERATED_ABI, MODULE_MAX, POOL_IMPORT, VerifyError, verify};
 pub use version::{Counts, FAULTS_MAX, GenerationStats};

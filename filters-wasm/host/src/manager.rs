@@ -183,8 +183,9 @@ impl FilterManager {
                 at.layer == layer && at.ifindex.is_none_or(|i| i == ifindex) && at.dirs.covers(dir)
             })
             .collect();
-        // The hook's handle grows with the order of attachment.
-        asked.sort_by_key(|e| (e.filter.place().priority, e.attached));
+        // As the stack does: filters for all interfaces first, then those of the interface. Handles grow with the order of
+        // attachment.
+        asked.sort_by_key(|e| (e.filter.place().ifindex.is_some(), e.filter.place().priority, e.attached));
         let mut decisions = Vec::new();
         for entry in asked {
             let decision = entry.decide(packet);
@@ -238,19 +239,23 @@ impl Inner {
         let _ = self.lines.bury.send(Remains::Filter(entry.filter));
     }
 
-    /// Supervisor: a worker took a new instance, or a generation failed too often.
-    pub(crate) fn attend(&self) {
+    /// Supervisor: collects what workers gave up and brings back generations in place of failed ones. True when no worker
+    /// has anything left to give up.
+    pub(crate) fn attend(&self, remains: &mut Vec<Remains>) -> bool {
         let mut state = self.lock();
         let engine = state.engine.clone();
+        let mut all_adopted = true;
         for entry in state.entries.values_mut() {
-            let retired: Vec<_> = entry.filter.slots().filter_map(|s| s.take_retired()).collect();
-            let _ = self.lines.bury.send(Remains::Instances(retired));
+            // In this order: who has adopted has given up the old one already.
+            all_adopted &= entry.filter.slots().all(|s| s.adopted() == entry.current.generation);
+            remains.push(Remains::Instances(entry.filter.slots().filter_map(|s| s.take_retired()).collect()));
             if entry.current.quarantined.load(Relaxed)
                 && let Some(engine) = &engine
             {
                 entry.recover(self, engine);
             }
         }
+        all_adopted
     }
 }
 

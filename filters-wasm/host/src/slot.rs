@@ -72,16 +72,14 @@ impl Slot {
         unsafe { &mut *self.local.get() }
     }
 
-    /// Worker: takes what the mailbox holds in place of `current`. True when something changed hands.
+    /// Worker: takes what the mailbox holds in place of `current`, which goes to the box for retired ones.
     #[cold]
-    pub(crate) fn adopt(&self, current: &mut Option<Handover>) -> bool {
-        let Some(new) = self.mailbox.take() else { return false };
+    pub(crate) fn adopt(&self, current: &mut Option<Handover>) {
+        let Some(new) = self.mailbox.take() else { return };
         let generation = new.version.generation;
-        let old = current.replace(new);
+        // The box is empty by the protocol above, so nothing is dropped on the worker.
+        self.retired.store(current.replace(new));
         self.adopted.store(generation, Ordering::Release);
-        // Empty by the protocol above, so nothing is dropped on the worker.
-        self.retired.store(old);
-        true
     }
 
     /// Control: leaves an instance for the worker and returns what waited in the boxes.

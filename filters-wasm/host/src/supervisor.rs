@@ -1,4 +1,7 @@
 //! The thread that buries what workers gave up and brings back a generation in place of one that failed.
+//!
+//! Workers call it only for faults. What they give up when they adopt a new instance is looked for after a swap, at growing
+//! intervals until all have adopted: a call would cost the worker a system call in the middle of a burst.
 
 use crate::filter::Filter;
 use crate::manager::Inner;
@@ -7,6 +10,10 @@ use crate::version::FilterVersion;
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// First and last interval between two looks for what workers gave up.
+const LOOK: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(5)];
 
 /// How workers call the supervisor: at most one call waits, and ringing never blocks.
 pub(crate) struct Bell(Sender<()>);
@@ -63,17 +70,25 @@ pub(crate) fn start(inner: Weak<Inner>, receivers: Receivers) -> std::io::Result
 
 fn watch(inner: &Weak<Inner>, receivers: &Receivers) {
     let mut waiting: Vec<Remains> = Vec::new();
+    let mut interval = None;
     loop {
+        let timeout = interval.map_or_else(crossbeam_channel::never, crossbeam_channel::after);
         select! {
-            recv(receivers.rung) -> call => match (call, inner.upgrade()) {
-                (Ok(()), Some(inner)) => inner.attend(),
-                _ => return,
-            },
+            recv(receivers.rung) -> _ => interval = Some(LOOK[0]),
             recv(receivers.remains) -> r => match r {
                 Ok(Remains::Stop) | Err(_) => return,
-                Ok(r) => waiting.push(r),
+                Ok(r) => {
+                    waiting.push(r);
+                    interval = Some(LOOK[0]);
+                }
             },
+            recv(timeout) -> _ => interval = interval.map(|i| (2 * i).min(LOOK[1])),
         }
+        let Some(inner) = inner.upgrade() else { return };
+        let all_adopted = inner.attend(&mut waiting);
         waiting.retain(|r| !r.may_go());
+        if all_adopted && waiting.is_empty() {
+            interval = None;
+        }
     }
 }
