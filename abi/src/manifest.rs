@@ -124,3 +124,23 @@ const fn padded<const N: usize>(text: &str) -> [u8; N] {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_holds_what_it_was_given() {
+        const ID: PciId = PciId { vendor: 0x1af4, device: 0x1041, subvendor: 0xffff, subdevice: 0xffff };
+        const M: Manifest = Manifest::new("vioif", "1.2.3", "MIT", "virtio", kind::DRIVER, privilege::VFIO, &[ID]);
+        assert!(M.name.starts_with(b"vioif\0") && M.version.starts_with(b"1.2.3\0") && M.magic == *b"smpnetPL");
+        assert_eq!((M.pci[0], M.pci[1]), (ID, PciId::END));
+        assert_eq!((M.size as usize, M.abi_major, M.abi_minor), (size_of::<Manifest>(), 1, 0));
+    }
+
+    #[test]
+    #[should_panic(expected = "too long")]
+    fn a_name_of_32_bytes_is_refused() {
+        Manifest::new("a_name_that_has_thirty_two_bytes", "1", "MIT", "", kind::DRIVER, 0, &[]);
+    }
+}

@@ -77,3 +77,31 @@ impl ErrBuf {
         String::from_utf8_lossy(unsafe { std::slice::from_raw_parts(self.ptr, n) }).into_owned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_comes_back_as_it_was() {
+        // SAFETY: string literals and null.
+        unsafe {
+            assert_eq!(Text::new("gif0 \u{e9}").to_str_lossy(), "gif0 \u{e9}");
+            assert_eq!(Text { ptr: std::ptr::null(), len: 0, _pad: 0 }.to_str_lossy(), "");
+            let bytes = [b'a', 0xff];
+            assert_eq!(Text { ptr: bytes.as_ptr(), len: 2, _pad: 0 }.to_str_lossy(), "a\u{fffd}");
+        }
+    }
+
+    #[test]
+    fn a_buffer_is_never_overrun_and_tells_what_was_needed() {
+        let mut bytes = [0; 8];
+        let mut buf = ErrBuf { ptr: bytes.as_mut_ptr(), cap: 4, len: 0 };
+        // SAFETY: eight bytes, of which four are offered.
+        let text = unsafe {
+            buf.put("no such device");
+            buf.get()
+        };
+        assert_eq!((text.as_str(), buf.len, &bytes), ("no s", 14, b"no s\0\0\0\0"));
+    }
+}

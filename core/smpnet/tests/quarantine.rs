@@ -1,6 +1,9 @@
 //! A plugin that fails at run time takes its own interface out of service and nothing else: the others go on
 //! forwarding, the reason is named by an event and the interface's state, and no packet is missing from the accounts.
 
+// clippy.toml allows it in test functions; here are their helpers too.
+#![allow(clippy::unwrap_used)]
+
 #[path = "support/libraries.rs"]
 mod libraries;
 
@@ -96,7 +99,7 @@ impl Router {
     }
 
     fn up(&self, index: IfIndex, address: &str) {
-        let at_once = AddrOptions { dad_count: Some(0), ..Default::default() };
+        let at_once = AddrOptions { dad_count: Some(0) };
         self.stack.addr_add(index, address.parse().unwrap(), at_once).unwrap();
         self.stack.set_up(index, true).unwrap();
     }
@@ -180,7 +183,7 @@ fn a_panic_in_tx_burst_quarantines_the_port_and_the_packets_are_dropped_by_name(
     let events = router.stack.events();
     let bad = router.port("bad0", "fixture_panic_tx", "{}").unwrap();
     // Bringing it up announces its address by ARP, which is what it is to send.
-    let probes = AddrOptions { dad_count: Some(0), ..Default::default() };
+    let probes = AddrOptions { dad_count: Some(0) };
     router.stack.addr_add(bad, "10.3.0.1/24".parse().unwrap(), probes).unwrap();
     router.stack.set_up(bad, true).unwrap();
     router.quarantined(&events, "bad0", "panic in tx_burst: the fixture sends nothing");

@@ -81,6 +81,8 @@ mod module;
 mod packet;
 mod shim;
 pub mod testing;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use burst::{BURST_MAX, Burst};
