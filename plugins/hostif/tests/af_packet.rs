@@ -29,6 +29,9 @@ fn main() -> ExitCode {
         a_flow_keeps_to_one_queue_in_both_directions,
         a_port_that_is_down_delivers_nothing_and_does_not_keep_the_worker_awake,
         own_transmissions_do_not_come_back,
+        a_packet_that_cannot_be_sent_is_counted_and_those_behind_it_go_on,
+        a_full_transmit_ring_refuses_and_goes_on,
+        ports_come_and_go_without_a_trace_in_the_process,
         the_kernel_neither_answers_arp_nor_ping_on_an_exclusive_device,
         every_way_to_exclusiveness_works_where_the_kernel_has_it,
         a_filter_left_by_a_killed_process_is_replaced,
@@ -291,6 +294,77 @@ fn own_transmissions_do_not_come_back(lab: Lab) -> Result<()> {
         let sent = send(&mut port, (0..20).map(|n| testing::packet(&frame(n, 100))));
         check(sent == 20, || format!("{sent} accepted"))?;
         check(receive(&mut port, 1, SECOND / 10).is_empty(), || "an own frame came back".into())
+    })?
+}
+
+fn a_packet_that_cannot_be_sent_is_counted_and_those_behind_it_go_on(lab: Lab) -> Result<()> {
+    for mode in ["sendmmsg", "ring"] {
+        let net = one(lab)?;
+        let wire = Capture::open(&net.a, "eth0")?;
+        net.r.run(|| -> Result<()> {
+            let mut port = open::<AfPacket>("left", 1, json!({"tx": {"mode": mode}}))?;
+            let frames = [frame(0, 100), frame(1, 1600), frame(2, 100), frame(3, 1514), frame(4, 1515), frame(5, 60)];
+            let sent = send(&mut port, frames.iter().map(|f| testing::packet(f)));
+            check(sent == 6, || format!("{mode}: {sent} accepted"))?;
+            let seen: Vec<Vec<u8>> =
+                wire.collect(SECOND / 10)?.into_iter().filter(|f| f.ether_type() == 0x88b5).map(|f| f.bytes).collect();
+            let want: Vec<_> = [0, 2, 3, 5].iter().map(|n| frames[*n].clone()).collect();
+            check(seen == want, || format!("{mode}: {} frames arrived", seen.len()))?;
+            let stats = port.port.stats();
+            check((stats.tx_packets, stats.tx_errors) == (4, 2), || format!("{mode}: {stats:?}"))?;
+            net.r.set_up("left", false)?;
+            send(&mut port, [testing::packet(&frame(0, 100))]);
+            check(port.port.stats().tx_errors == 3, || format!("{mode}: {:?}", port.port.stats()))?;
+            net.r.set_up("left", true)?;
+            send(&mut port, [testing::packet(&frame(9, 100))]);
+            let next = wire.wait("frame after the device was down", SECOND, |f| f.ether_type() == 0x88b5)?;
+            check(next.bytes == frame(9, 100), || format!("{mode}: a frame that was lost comes late"))?;
+            let stats = port.port.stats();
+            check((stats.tx_packets, stats.tx_errors) == (5, 3), || format!("{mode}: {stats:?}"))
+        })??;
+    }
+    Ok(())
+}
+
+fn a_full_transmit_ring_refuses_and_goes_on(lab: Lab) -> Result<()> {
+    let net = one(lab)?;
+    let wire = Capture::open(&net.a, "eth0")?;
+    net.r.run(|| -> Result<()> {
+        let mut port = open::<AfPacket>("left", 1, json!({"tx": {"mode": "ring", "frames": 64, "frame_size": 1024}}))?;
+        let mut n = 0;
+        for _ in 0..100 {
+            // Some fit a slot and some do not; the order stays.
+            let lens = [60, 900, 1514, 100].into_iter().cycle().take(64);
+            let packets: Vec<Packet> = lens.enumerate().map(|(i, len)| testing::packet(&frame(n + i, len))).collect();
+            n += send(&mut port, packets);
+        }
+        let numbers: Vec<u32> = wire
+            .collect(SECOND / 5)?
+            .iter()
+            .filter(|f| f.ether_type() == 0x88b5)
+            .map(|f| u32::from_be_bytes([f.bytes[14], f.bytes[15], f.bytes[16], f.bytes[17]]))
+            .collect();
+        check(numbers.len() == n && n >= 3200, || format!("{} of {n} frames arrived", numbers.len()))?;
+        check(numbers.iter().zip(0..).all(|(got, want)| *got == want), || "out of order".into())?;
+        let stats = port.port.stats();
+        check(stats.tx_packets == n as u64 && stats.tx_errors == 0, || format!("{stats:?}"))
+    })?
+}
+
+fn ports_come_and_go_without_a_trace_in_the_process(lab: Lab) -> Result<()> {
+    let net = one(lab)?;
+    net.r.run(|| -> Result<()> {
+        let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).map_or(0, Iterator::count);
+        let mut before = (0, 0);
+        for round in 0..20 {
+            close(open::<AfPacket>("left", 2, json!({"tx": {"mode": "ring"}}))?);
+            if round == 0 {
+                before = (count("fd"), count("task"));
+            }
+        }
+        let after = (count("fd"), count("task"));
+        check(before == after, || format!("descriptors and threads: {before:?} became {after:?}"))?;
+        check(testing::outstanding() == 0, || "packets were not given back".into())
     })?
 }
 

@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     up: AtomicBool,
     /// Offloads turned on.
     offloads: AtomicU32,
+    /// MTU in force.
+    mtu: AtomicU32,
 }
 
 /// A port of the driver.
@@ -110,7 +112,11 @@ impl Driver for AfPacket {
         let device = Device::find(&options.device)?;
         // The order matters for clean-up: on an early return, what was made so far is dropped, the device last.
         let control = PacketSocket::new(device.index(), false)?;
-        let shared = Arc::new(Shared { up: AtomicBool::new(false), offloads: AtomicU32::new(0) });
+        let shared = Arc::new(Shared {
+            up: AtomicBool::new(false),
+            offloads: AtomicU32::new(0),
+            mtu: AtomicU32::new(device.before().mtu),
+        });
 
         let queues = options.queues.unwrap_or(req.rx_queues).max(1);
         let geometry = options.ring.geometry(queues);
@@ -137,7 +143,7 @@ impl Driver for AfPacket {
         let mut tx_handles = Vec::new();
         let mut tx = Vec::new();
         for _ in 0..req.tx_queues.max(1) {
-            let (handle, queue) = tx_queue(&device, &options, vnet, ring_tx)?;
+            let (handle, queue) = tx_queue(&device, &options, &shared, vnet, ring_tx)?;
             tx_handles.push(handle);
             tx.push(queue);
         }
@@ -159,7 +165,7 @@ impl Driver for AfPacket {
         };
         port.shared.offloads.store(port.offered, Ordering::Relaxed);
         if req.mtu != 0 && req.mtu != port.device.before().mtu {
-            port.device.set_mtu(req.mtu)?;
+            port.set_mtu(req.mtu)?;
         }
         if port.options.promisc {
             port.set_promisc(true)?;
@@ -248,7 +254,9 @@ impl Driver for AfPacket {
     }
 
     fn set_mtu(&self, mtu: u32) -> Result<(), Error> {
-        Ok(self.device.set_mtu(mtu)?)
+        self.device.set_mtu(mtu)?;
+        self.shared.mtu.store(mtu, Ordering::Relaxed);
+        Ok(())
     }
 
     fn set_offloads(&self, mask: u32) -> Result<(), Error> {
@@ -373,6 +381,7 @@ fn rx_handle(device: &Device, options: &Options) -> Result<RxHandle, HostError> 
 fn tx_queue(
     device: &Device,
     options: &Options,
+    shared: &Arc<Shared>,
     vnet: bool,
     with_ring: bool,
 ) -> Result<(Arc<TxHandle>, PacketTx), HostError> {
@@ -412,7 +421,7 @@ fn tx_queue(
     }
     let way = if ring.is_some() { "ring" } else { "sendmmsg" };
     let handle = Arc::new(TxHandle { stats: TxStats::default(), way });
-    let queue = PacketTx::new(handle.clone(), direct, vnet, ring);
+    let queue = PacketTx::new(handle.clone(), shared.clone(), direct, vnet, ring);
     Ok((handle, queue))
 }
 

@@ -1,21 +1,25 @@
 //! A transmit queue: a burst to the kernel by one system call.
 
-use super::TxHandle;
+use super::{Shared, TxHandle};
 use crate::{
     outgoing::{Outgoing, tag},
     packet_socket::PacketSocket,
-    ring::TxRing,
+    ring::{TxRing, Unsent},
     stats::TxStats,
     vnet::{VNET_HDR_LEN, VnetHdr},
 };
 use smpnet_plugin::{Burst, PacketData, TxQueue, Worker, pkt_flags};
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+};
 
 const GSO: u32 = pkt_flags::GSO_TCP4 | pkt_flags::GSO_TCP6 | pkt_flags::GSO_UDP;
 
 /// A transmit queue of an `af_packet` port.
 pub struct PacketTx {
     handle: Arc<TxHandle>,
+    shared: Arc<Shared>,
     /// They send out of the cells, one at a time: each has a send buffer of its own.
     direct: Vec<PacketSocket>,
     /// The one in use.
@@ -28,10 +32,10 @@ pub struct PacketTx {
 struct Ring {
     socket: PacketSocket,
     ring: TxRing,
-    /// Slots filled since the last kick.
-    pending: u32,
-    /// Bytes in slots that the kernel has not looked at.
-    bytes: u64,
+    /// Bytes before the frame in a slot.
+    header: usize,
+    /// What stands in slots that the kernel has not looked at; counted as sent when it has.
+    pending: Unsent,
 }
 
 /// What becomes of a packet after the kernel's answer.
@@ -45,13 +49,19 @@ enum Answer {
 impl PacketTx {
     pub(super) fn new(
         handle: Arc<TxHandle>,
+        shared: Arc<Shared>,
         direct: Vec<PacketSocket>,
         vnet: bool,
         ring: Option<(PacketSocket, TxRing)>,
     ) -> Self {
         let outgoing = Outgoing::new(vnet);
-        let ring = ring.map(|(socket, ring)| Ring { socket, ring, pending: 0, bytes: 0 });
-        PacketTx { handle, direct, current: 0, vnet, outgoing, ring }
+        let ring = ring.map(|(socket, ring)| Ring {
+            socket,
+            ring,
+            header: if vnet { VNET_HDR_LEN } else { 0 },
+            pending: Unsent::default(),
+        });
+        PacketTx { handle, shared, direct, current: 0, vnet, outgoing, ring }
     }
 
     /// Sends out of the cells, as many of the first `limit` packets as the kernel takes. False when it takes no more.
@@ -97,13 +107,14 @@ impl TxQueue for PacketTx {
             self.send_direct(cx, burst, usize::MAX);
             return;
         };
+        let mtu = self.shared.mtu.load(Ordering::Relaxed) as usize;
         let mut done = Burst::new();
         while let Some(packet) = burst.as_slice().first() {
             let Some(ring) = &mut self.ring else { break };
-            if !ring.fits(packet) {
+            if !ring.fits(packet, mtu) {
                 // In order: what stands in the ring goes first.
                 ring.kick(&self.handle.stats);
-                if !self.send_direct(cx, burst, 1) {
+                if ring.pending.slots > 0 || !self.send_direct(cx, burst, 1) {
                     break;
                 }
                 continue;
@@ -114,7 +125,6 @@ impl TxQueue for PacketTx {
                     break;
                 }
             }
-            count_sent(&self.handle.stats, std::iter::once(&**packet));
             if let Some(packet) = burst.pop_front()
                 && let Err(packet) = done.push(packet)
             {
@@ -129,8 +139,11 @@ impl TxQueue for PacketTx {
 }
 
 impl Ring {
-    fn fits(&self, packet: &PacketData) -> bool {
-        packet.hdr().flags & GSO == 0 && packet.len() + 4 + VNET_HDR_LEN <= self.ring.room()
+    /// Whether a packet can go by the ring. With a virtio-net header the kernel does not hold its slots to the MTU, so what
+    /// is too long goes by the other way, where it does.
+    fn fits(&self, packet: &PacketData, mtu: usize) -> bool {
+        let len = packet.len();
+        packet.hdr().flags & GSO == 0 && len <= mtu + 14 && len + 4 + VNET_HDR_LEN <= self.ring.room()
     }
 
     /// Copies a packet that fits into the next slot; false when there is none free.
@@ -144,10 +157,8 @@ impl Ring {
             }
         };
         let tag = tag(packet);
-        let mut header = 0;
         if vnet {
             put(&VnetHdr::of(packet, if tag.is_some() { 4 } else { 0 }).bytes());
-            header = VNET_HDR_LEN;
         }
         let mut skip = 0;
         if let Some(tagged) = tag {
@@ -159,14 +170,14 @@ impl Ring {
             skip = 0;
         }
         self.ring.commit(at);
-        self.pending += 1;
-        self.bytes += (at - header) as u64;
+        self.pending.slots += 1;
+        self.pending.bytes += (at - self.header) as u64;
         true
     }
 
     /// Makes the kernel send what stands in the ring.
     fn kick(&mut self, stats: &TxStats) {
-        if self.pending == 0 {
+        if self.pending.slots == 0 {
             self.ring.reap();
             return;
         }
@@ -174,21 +185,31 @@ impl Ring {
         // SAFETY: no bytes are passed; the call makes the kernel look at the ring.
         let sent =
             unsafe { libc::send(self.socket.raw_fd(), std::ptr::null(), 0, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
-        let unsent = self.ring.unsent();
-        if sent < 0 {
-            let error = io::Error::last_os_error();
-            if unsent == 0 || !matches!(error.raw_os_error(), Some(libc::EAGAIN) | Some(libc::EINTR)) {
-                let _counted = answer(stats, &error);
+        let error = (sent < 0).then(io::Error::last_os_error);
+        let left = self.ring.unsent(self.header);
+        let taken = Unsent {
+            slots: self.pending.slots.saturating_sub(left.slots),
+            bytes: self.pending.bytes.saturating_sub(left.bytes),
+        };
+        // PACKET_LOSS makes the kernel pass over a frame that it refuses; what it did not send shows in the sum.
+        let refused = u64::from(error.is_none() && (sent as u64) < taken.bytes);
+        stats.refused.add(refused);
+        stats.packets.add(u64::from(taken.slots).saturating_sub(refused));
+        stats.bytes.add(taken.bytes);
+        self.pending = left;
+        match error.as_ref().and_then(io::Error::raw_os_error) {
+            None => {}
+            // No room now, neither in the socket nor in the device's queue: the slots stay and go with the next kick.
+            Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR) => stats.busy.add(1),
+            // Frames must not go out late when the device comes back.
+            Some(errno) => {
+                let lost = u64::from(self.ring.withdraw());
+                self.pending = Unsent::default();
+                match errno {
+                    libc::ENETDOWN | libc::ENXIO | libc::ENODEV => stats.down.add(lost),
+                    _ => stats.refused.add(lost),
+                }
             }
-        } else if unsent == 0 && (sent as u64) < self.bytes {
-            // PACKET_LOSS makes the kernel pass over frames that it refuses; what it did not send shows in the sum.
-            stats.refused.add(1);
-        }
-        self.pending = unsent;
-        if unsent == 0 {
-            self.bytes = 0;
-        } else if sent > 0 {
-            self.bytes = self.bytes.saturating_sub(sent as u64);
         }
         self.ring.reap();
     }

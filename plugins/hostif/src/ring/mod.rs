@@ -7,4 +7,4 @@ mod rx;
 mod tx;
 
 pub use rx::{Frame, RxGeometry, RxRing};
-pub use tx::{TxGeometry, TxRing};
+pub use tx::{TxGeometry, TxRing, Unsent};

@@ -23,6 +23,15 @@ pub struct TxGeometry {
     pub frame_size: u32,
 }
 
+/// Slots that wait to be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unsent {
+    /// How many.
+    pub slots: u32,
+    /// Bytes of their frames.
+    pub bytes: u64,
+}
+
 /// A transmit ring. It belongs to one worker at a time.
 pub struct TxRing {
     map: Mapping,
@@ -101,18 +110,32 @@ impl TxRing {
         before - self.used
     }
 
-    /// Slots that were filled but that the kernel has not looked at: a kick was refused, or none was given.
-    pub fn unsent(&self) -> u32 {
-        (0..self.used)
-            .rev()
-            .map(|i| (self.oldest + i) % self.geometry.frames)
-            .take_while(|slot| self.status(*slot).load(Ordering::Acquire) == uapi::TP_STATUS_SEND_REQUEST)
-            .count() as u32
+    /// What was filled but the kernel has not looked at, because a kick was refused or none was given. `header` bytes of
+    /// each slot are not counted.
+    pub fn unsent(&self, header: usize) -> Unsent {
+        let mut unsent = Unsent::default();
+        for slot in (0..self.used).rev().map(|i| (self.oldest + i) % self.geometry.frames) {
+            if self.status(slot).load(Ordering::Acquire) != uapi::TP_STATUS_SEND_REQUEST {
+                break;
+            }
+            unsent.slots += 1;
+            // SAFETY: the slot's header, which the kernel does not touch outside of a kick.
+            let len = unsafe { (*self.base(slot).cast::<Tpacket3Hdr>()).len } as usize;
+            unsent.bytes += len.saturating_sub(header) as u64;
+        }
+        unsent
     }
 
-    /// Slots that the kernel has.
-    pub fn in_flight(&self) -> u32 {
-        self.used
+    /// Takes back what [`TxRing::unsent`] tells of, and returns how many slots that were. The kernel goes on at the first
+    /// of them, and so does the next [`TxRing::slot`].
+    pub fn withdraw(&mut self) -> u32 {
+        let n = self.unsent(0).slots;
+        for _ in 0..n {
+            self.next = (self.next + self.geometry.frames - 1) % self.geometry.frames;
+            self.status(self.next).store(uapi::TP_STATUS_AVAILABLE, Ordering::Release);
+            self.used -= 1;
+        }
+        n
     }
 
     #[inline]
