@@ -1,4 +1,48 @@
 //! The WebAssembly filter host: engines, memory windows, per-worker instances, hot swap.
+//!
+//! A filter is an expression or a program that smpnet compiles to a WebAssembly module, which judges packets where they
+//! lie. The packet pool is the module's memory 0, mapped read-only; [`verify`] proves of each module that it only loads
+//! from it. Memory 1 is one page in which the host writes up to 64 descriptors and the module as many results: one call
+//! per burst.
+//!
+//! ```text
+//!  control threads                                       worker, at the start of a burst
+//!
+//!  source -> program -> module -> verify -> machine code
+//!                                   |
+//!               an instance for each worker, run once
+//!                                   |
+//!                                   v
+//!                          the worker's mailbox  ----->  takes it when the generation is new
+//!                                   |                    judges the whole burst by it
+//!  publish the generation, wait for quiescent points     leaves the old one in a box
+//!                                   |                              |
+//!  counters of the old generation are final              the supervisor thread frees it
+//! ```
+//!
+//! What must hold at all times:
+//! - A burst is judged by one generation, and every packet is counted in exactly one.
+//! - An instance lies in the mailbox before its generation is published. A worker that finds the mailbox empty (its content
+//!   is being replaced by the next swap) judges by the reference interpreter; no packet waits and none is lost.
+//! - Nothing is freed on a worker, and a worker makes no system call, takes no lock and allocates nothing
+//!   (`tests/quiet.rs`).
+//! - Modules come from compilers of this process. [`GeneratedEngine`] has neither fuel nor epochs; modules of strangers
+//!   need an engine with both, and never the pool.
+//! - There is no way in for precompiled code.
+//!
+//! ```no_run
+//! use smpnet_wasm::{Action, FilterManager, FilterSpec, Source, StackAttach};
+//! # fn router() -> (std::sync::Arc<smpnet_runtime::Runtime>, std::sync::Arc<smpnet_stack::Stack>) { unimplemented!() }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (runtime, stack) = router();
+//! let filters = FilterManager::new(std::sync::Arc::new(StackAttach::new(runtime, stack)))?;
+//! let expr = |text: &str| Source::Expr(text.to_owned());
+//! filters.load(FilterSpec::new("block", expr("udp port 5000"), Action::Drop))?;
+//! let report = filters.swap("block", expr("udp portrange 5000-5999"), None)?;
+//! println!("generation {} after {} us", report.generation, report.adopt_us);
+//! filters.rollback("block")?;
+//! # Ok(()) }
+//! ```
 
 mod engine;
 mod error;
