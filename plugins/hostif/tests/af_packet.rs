@@ -331,20 +331,22 @@ fn a_full_transmit_ring_refuses_and_goes_on(lab: Lab) -> Result<()> {
     let wire = Capture::open(&net.a, "eth0")?;
     net.r.run(|| -> Result<()> {
         let mut port = open::<AfPacket>("left", 1, json!({"tx": {"mode": "ring", "frames": 64, "frame_size": 1024}}))?;
-        let mut n = 0;
-        for _ in 0..100 {
+        let (mut n, mut numbers) = (0, Vec::new());
+        for _ in 0..30 {
             // Some fit a slot and some do not; the order stays.
             let lens = [60, 900, 1514, 100].into_iter().cycle().take(64);
             let packets: Vec<Packet> = lens.enumerate().map(|(i, len)| testing::packet(&frame(n + i, len))).collect();
             n += send(&mut port, packets);
+            // Read at once: an ordinary user's socket holds no more than this.
+            while numbers.len() < n
+                && let Some(f) = wire.next(SECOND / 5)?
+            {
+                if f.ether_type() == 0x88b5 {
+                    numbers.push(u32::from_be_bytes([f.bytes[14], f.bytes[15], f.bytes[16], f.bytes[17]]));
+                }
+            }
         }
-        let numbers: Vec<u32> = wire
-            .collect(SECOND / 5)?
-            .iter()
-            .filter(|f| f.ether_type() == 0x88b5)
-            .map(|f| u32::from_be_bytes([f.bytes[14], f.bytes[15], f.bytes[16], f.bytes[17]]))
-            .collect();
-        check(numbers.len() == n && n >= 3200, || format!("{} of {n} frames arrived", numbers.len()))?;
+        check(numbers.len() == n && n >= 30 * 32, || format!("{} of {n} frames arrived", numbers.len()))?;
         check(numbers.iter().zip(0..).all(|(got, want)| *got == want), || "out of order".into())?;
         let stats = port.port.stats();
         check(stats.tx_packets == n as u64 && stats.tx_errors == 0, || format!("{stats:?}"))
