@@ -131,11 +131,15 @@ pub fn discover(dirs: &[PathBuf], load: &[Located<PathBuf>]) -> Catalogue {
     let searched = folders(dirs);
     let pool = PoolConfig { cells: 1024, huge_pages: HugePages::Never, ..PoolConfig::default() };
     let config = RuntimeConfig { cpus: vec![None], pool, ..RuntimeConfig::default() };
+    let nothing = |e: String| Catalogue { refused: vec![e], searched: folders(dirs), ..Catalogue::default() };
     let (runtime, _workers) = match Runtime::start_manual(config) {
         Ok(made) => made,
-        Err(e) => return Catalogue { refused: vec![e.to_string()], searched, ..Catalogue::default() },
+        Err(e) => return nothing(e.to_string()),
     };
-    let stack = Stack::new(runtime.clone());
+    let stack = match Stack::new(runtime.clone()) {
+        Ok(stack) => stack,
+        Err(e) => return nothing(e.to_string()),
+    };
     let plugins = Plugins::start(&runtime, &stack, dirs);
     let mut refused: Vec<String> = load.iter().filter_map(|file| plugins.load(&file.value).err()).collect();
     let (loaded, failed): (Vec<_>, Vec<_>) =

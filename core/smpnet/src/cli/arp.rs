@@ -78,13 +78,7 @@ pub fn run(cx: &Context, args: &ArpArgs) -> Result<Output, Failure> {
         .map(|a| {
             let mac = if a.text("mac").is_empty() { "(incomplete)" } else { a.text("mac") };
             let expires = a.get("expires_s").and_then(|e| e.as_u64()).map_or("-".into(), |s| format!("{s}s"));
-            vec![
-                a.text("address").into(),
-                mac.into(),
-                a.text("interface").into(),
-                a.text("state").into(),
-                expires,
-            ]
+            vec![a.text("address").into(), mac.into(), a.text("interface").into(), a.text("state").into(), expires]
         })
         .collect();
     Ok(Output::new(table(&["Address", "Ethernet", "Interface", "State", "Expires"], &rows), all))

@@ -51,7 +51,11 @@ fn summary_text(summary: &Value) -> String {
             i.text("name").to_owned(),
             c.number("ipackets").to_string(),
             c.number("opackets").to_string(),
-            i.list("drops").iter().map(|d| format!("{} {}", d.number("packets"), d.text("reason"))).collect::<Vec<_>>().join(", "),
+            i.list("drops")
+                .iter()
+                .map(|d| format!("{} {}", d.number("packets"), d.text("reason")))
+                .collect::<Vec<_>>()
+                .join(", "),
         ]);
     }
     let mut text = table(&["Interface", "Received", "Sent", "Dropped"], &rows);

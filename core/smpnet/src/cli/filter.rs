@@ -217,9 +217,8 @@ fn list(all: &Value) -> String {
             row
         })
         .collect();
-    let head = [
-        "Name", "State", "Action", "Attached", "Prio", "Gen", "Packets", "Matched", "Dropped", "Faults", "Program",
-    ];
+    let head =
+        ["Name", "State", "Action", "Attached", "Prio", "Gen", "Packets", "Matched", "Dropped", "Faults", "Program"];
     table(&head, &rows)
 }
 

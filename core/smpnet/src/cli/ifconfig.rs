@@ -3,7 +3,7 @@
 use super::context::{Context, Failure, Output, Read};
 use crate::{client::encode, config::interface_address};
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::fmt::Write;
 
 /// Show and configure interfaces
@@ -294,6 +294,7 @@ pub(super) fn change(name: &str, words: &str) -> Result<Request, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn words_become_one_request() {
@@ -326,7 +327,10 @@ mod tests {
     fn wrong_words_are_named() {
         assert_eq!(change("lan0", "upp").unwrap_err(), "\"upp\" is not understood");
         assert_eq!(change("lan0", "mtu").unwrap_err(), "\"mtu\" needs a number of bytes");
-        assert_eq!(change("lan0", "10.0.0.1").unwrap_err(), "\"10.0.0.1\" lacks the prefix length, as in \"10.0.0.1/24\"");
+        assert_eq!(
+            change("lan0", "10.0.0.1").unwrap_err(),
+            "\"10.0.0.1\" lacks the prefix length, as in \"10.0.0.1/24\""
+        );
         assert_eq!(change("lan0", "destroy up").unwrap_err(), "\"destroy\" stands alone");
     }
 

@@ -79,12 +79,8 @@ fn interfaces(all: &Value, bytes: bool) -> String {
             if bytes { &["ibytes", "obytes"] } else { &["ipackets", "ierrors", "opackets", "oerrors"] };
         let dropped: u64 = i.list("drops").iter().map(|d| d.number("packets")).sum();
         let row = |network: &str, address: &str| {
-            let mut row = vec![
-                i.text("name").to_owned(),
-                i.number("mtu").to_string(),
-                network.to_owned(),
-                address.to_owned(),
-            ];
+            let mut row =
+                vec![i.text("name").to_owned(), i.number("mtu").to_string(), network.to_owned(), address.to_owned()];
             row.extend(numbers.iter().map(|k| c.number(k).to_string()));
             row.push(dropped.to_string());
             row
@@ -156,9 +152,6 @@ fn statistics(protocols: &Value, wanted: Option<&str>) -> Result<Output, Failure
     let mut json = serde_json::Map::new();
     for (name, counters) in chosen {
         text.push_str(&format!("{name}:\n"));
-        for c in counters.items() {
-            text.push_str(&format!("\t{} {}\n", c.number("value"), c.text("text")));
-        }
         if let Value::Object(o) = counters {
             for (k, v) in o {
                 text.push_str(&format!("\t{v} {}\n", k.replace('_', " ")));

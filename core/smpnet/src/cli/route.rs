@@ -215,10 +215,7 @@ mod tests {
 
     #[test]
     fn wrong_words_are_named() {
-        assert_eq!(
-            words("ad default").unwrap_err(),
-            "unknown command \"ad\": add, change, delete, flush, get or show"
-        );
+        assert_eq!(words("ad default").unwrap_err(), "unknown command \"ad\": add, change, delete, flush, get or show");
         assert_eq!(words("add default").unwrap_err(), "\"add\" needs a gateway, -interface, -blackhole or -reject");
         assert_eq!(words("add default x").unwrap_err(), "the gateway \"x\" is not an IPv4 address");
         assert_eq!(

@@ -55,9 +55,8 @@ fn write(cx: &Context, args: &SysctlArgs) -> Result<Output, Failure> {
     }
     let (mut lines, mut answers) = (Vec::new(), Vec::new());
     for word in &args.names {
-        let (name, value) = word
-            .split_once('=')
-            .ok_or_else(|| Failure::usage(format!("\"{word}\" is not NAME=VALUE")))?;
+        let (name, value) =
+            word.split_once('=').ok_or_else(|| Failure::usage(format!("\"{word}\" is not NAME=VALUE")))?;
         let answer = cx.client.put("/v1/sysctl", &json!({"name": name.trim(), "value": value.trim()}))?;
         lines.push(format!("{}: {} -> {}", answer.text("name"), plain(&answer["old"]), plain(&answer["new"])));
         answers.push(answer);

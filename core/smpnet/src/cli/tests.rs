@@ -24,8 +24,22 @@ fn every_command_has_help_with_an_example() {
 fn the_help_lists_the_commands_and_the_exit_codes() {
     let help = Args::command().render_help().to_string();
     for word in [
-        "run", "check", "apply", "ifconfig", "route", "arp", "netstat", "sysctl", "plugin", "filter", "bpf", "explain",
-        "doctor", "events", "stats", "Exit codes:",
+        "run",
+        "check",
+        "apply",
+        "ifconfig",
+        "route",
+        "arp",
+        "netstat",
+        "sysctl",
+        "plugin",
+        "filter",
+        "bpf",
+        "explain",
+        "doctor",
+        "events",
+        "stats",
+        "Exit codes:",
     ] {
         assert!(help.contains(word), "{word} is not in:\n{help}");
     }

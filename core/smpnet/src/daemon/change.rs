@@ -44,10 +44,12 @@ fn find<'c>(config: &'c Config, to: &Route) -> Option<&'c Route> {
 
 pub fn route_add(d: &Daemon, call: &Call) -> Answer {
     let route = call.body::<RouteRequest>()?.route()?;
-    changed(d.change(|config| match find(config, &route) {
-        Some(there) => Err(ApiError::conflict(format!("add net {}: File exists", route.to))
-            .hint(format!("it leads {there}; `route change` makes it lead elsewhere"))),
-        None => Ok(vec![Op::AddRoute(route)]),
+    changed(d.change(|config| {
+        match find(config, &route) {
+            Some(there) => Err(ApiError::conflict(format!("add net {}: File exists", route.to))
+                .hint(format!("it leads {there}; `route change` makes it lead elsewhere"))),
+            None => Ok(vec![Op::AddRoute(route)]),
+        }
     })?)
 }
 
@@ -62,10 +64,12 @@ pub fn route_change(d: &Daemon, call: &Call) -> Answer {
 pub fn route_delete(d: &Daemon, call: &Call) -> Answer {
     let to = call.query("to").ok_or_else(|| ApiError::bad("\"to\" is missing"))?;
     let to = route_destination(to).map_err(ApiError::bad)?;
-    changed(d.change(|config| match config.routes.iter().find(|r| r.to == to) {
-        Some(there) => Ok(vec![Op::RemoveRoute(there.clone())]),
-        None => Err(ApiError::not_found(format!("delete net {to}: not in table"))
-            .hint("routes of interface addresses go with the addresses".to_owned())),
+    changed(d.change(|config| {
+        match config.routes.iter().find(|r| r.to == to) {
+            Some(there) => Ok(vec![Op::RemoveRoute(there.clone())]),
+            None => Err(ApiError::not_found(format!("delete net {to}: not in table"))
+                .hint("routes of interface addresses go with the addresses".to_owned())),
+        }
     })?)
 }
 
@@ -91,14 +95,14 @@ pub fn arp_delete(d: &Daemon, call: &Call) -> Answer {
         Some(a) => changed(d.change(|_| Ok(vec![Op::RemoveArp(a)]))?),
         // A learned neighbour is no part of the configuration.
         None => {
-            d.router.stack.arp_delete(address).map_err(|e| ApiError::not_found(e.to_string()))?;
+            d.router.stack.arp_delete(None, address).map_err(|e| ApiError::not_found(e.to_string()))?;
             changed(vec![Value::Null])
         }
     }
 }
 
 pub fn arp_flush(d: &Daemon, _: &Call) -> Answer {
-    Ok(json!({"removed": d.router.stack.arp_flush()}))
+    Ok(json!({"removed": d.router.stack.arp_flush(None)}))
 }
 
 pub fn plugin_load(d: &Daemon, call: &Call) -> Answer {

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 use smpnet_abi::{
-    DriverTable, ErrBuf, HostServices, IfConfig, IfKindInfo, IfKindTable, MacAddr, NamedCounter, OK, PortConfig, PortInfo,
-    Text, UNSUPPORTED, port_flags,
+    DriverTable, ErrBuf, HostServices, IfConfig, IfKindInfo, IfKindTable, MacAddr, NamedCounter, OK, PortConfig,
+    PortInfo, Text, UNSUPPORTED, port_flags,
 };
 use std::{ffi::c_void, ptr};
 

@@ -255,7 +255,15 @@ fn configuring() -> Vec<Endpoint<Daemon>> {
             "Applied",
             change::apply,
         ),
-        other("post", "/v1/check", "checkConfig", "Say what is wrong with a file", Some("FileRequest"), "Checked", show::check),
+        other(
+            "post",
+            "/v1/check",
+            "checkConfig",
+            "Say what is wrong with a file",
+            Some("FileRequest"),
+            "Checked",
+            show::check,
+        ),
         get("/v1/plugins", "listPlugins", "Plugins, loaded and refused", "PluginList", show::plugins),
         other(
             "post",

@@ -18,8 +18,9 @@ pub fn render(d: &Daemon) -> String {
     }
     let accounting = serde_json::to_value(stack.accounting()).unwrap_or_default();
     page.object("smpnet_packets", "Packets by what became of them, whole router.", "counter", &accounting);
-    let protocols = serde_json::to_value(stack.protocol_stats()).unwrap_or_default();
-    protocol_metrics(&mut page, &protocols);
+    protocol_metrics(&mut page, &super::show::protocols(stack));
+    let flows = serde_json::to_value(stack.flow_status()).unwrap_or_default();
+    page.object("smpnet_flow_cache", "Flow caches of all workers together.", "counter", &flows);
     filter_metrics(&mut page, d);
     runtime_metrics(&mut page, d);
     page.text
@@ -97,17 +98,8 @@ fn protocol_metrics(page: &mut Page, protocols: &Value) {
         let mut sample = |name: &str, value: u64| {
             page.sample("smpnet_protocol_total", &[("protocol", protocol), ("counter", name)], value);
         };
-        match counters {
-            Value::Object(o) => {
-                o.iter().filter_map(|(k, v)| Some((k, v.as_u64()?))).for_each(|(k, v)| sample(k, v));
-            }
-            Value::Array(list) => {
-                for c in list {
-                    sample(c["name"].as_str().unwrap_or(""), c["value"].as_u64().unwrap_or(0));
-                }
-            }
-            _ => {}
-        }
+        let numbers = counters.as_object().into_iter().flatten().filter_map(|(k, v)| Some((k, v.as_u64()?)));
+        numbers.for_each(|(k, v)| sample(k, v));
     }
 }
 

@@ -4,9 +4,8 @@ use crate::{
     api::ApiError,
     apply::Op,
     config::{
-        Action, ArpEntry, AttachLayer, Backing, Config, Filter, FilterDirection, FilterSource, Interface,
-        NextHop, Prefix, Route, RouteTarget, did_you_mean, filter_name, interface_address, interface_name,
-        route_destination,
+        Action, ArpEntry, AttachLayer, Backing, Config, Filter, FilterDirection, FilterSource, Interface, NextHop,
+        Prefix, Route, RouteTarget, did_you_mean, filter_name, interface_address, interface_name, route_destination,
     },
 };
 use serde::Deserialize;
@@ -138,8 +137,9 @@ pub fn destroy(name: &str, config: &Config) -> Result<Vec<Op>, ApiError> {
     }
     let on_top = |o: &&Interface| o.options.get("parent").and_then(Value::as_str) == Some(name);
     if let Some(top) = config.interfaces.iter().find(on_top) {
-        return Err(ApiError::conflict(format!("{} stands on {name}", top.name))
-            .hint(format!("destroy {} first", top.name)));
+        return Err(
+            ApiError::conflict(format!("{} stands on {name}", top.name)).hint(format!("destroy {} first", top.name))
+        );
     }
     let mut without = config.clone();
     without.interfaces.retain(|o| o.name != name);
@@ -288,7 +288,17 @@ pub struct FilterRequest {
 impl FilterRequest {
     /// The fields that a request may have.
     pub const FIELDS: [&str; 11] = [
-        "name", "drop", "pass", "program", "wasm", "action", "attach", "interface", "direction", "priority", "on_fault",
+        "name",
+        "drop",
+        "pass",
+        "program",
+        "wasm",
+        "action",
+        "attach",
+        "interface",
+        "direction",
+        "priority",
+        "on_fault",
     ];
 
     /// The filter.
@@ -403,8 +413,7 @@ pub struct ExplainRequest {
 impl ExplainRequest {
     /// The frame.
     pub fn frame(&self) -> Result<Vec<u8>, ApiError> {
-        let digits: Vec<u8> =
-            self.packet.bytes().filter(|b| !b.is_ascii_whitespace() && !b":.-".contains(b)).collect();
+        let digits: Vec<u8> = self.packet.bytes().filter(|b| !b.is_ascii_whitespace() && !b":.-".contains(b)).collect();
         let digits = digits.strip_prefix(b"0x").unwrap_or(&digits);
         if digits.is_empty() || digits.len() % 2 != 0 || digits.len() > 2 * 65_536 {
             return Err(ApiError::bad(format!(
@@ -413,10 +422,7 @@ impl ExplainRequest {
             )));
         }
         let pair = |p: &[u8]| Some((hex(p[0])? << 4) | hex(p[1])?);
-        digits
-            .chunks_exact(2)
-            .map(|p| pair(p).ok_or_else(|| ApiError::bad("the packet must be hex digits")))
-            .collect()
+        digits.chunks_exact(2).map(|p| pair(p).ok_or_else(|| ApiError::bad("the packet must be hex digits"))).collect()
     }
 }
 
@@ -446,7 +452,6 @@ pub struct BpfRequest {
     /// `RAW` or `EN10MB`.
     pub dlt: Option<String>,
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ use crate::{
 use serde_json::{Value, json};
 use smpnet_abi::MacAddr;
 use smpnet_runtime::Runtime;
-use smpnet_stack::{AddrOptions, IfIndex, Ipv4Net, NextHopSpec, RouteKind, RouteSpec, Stack};
+use smpnet_stack::{AddrOptions, ArpSpec, IfIndex, Ipv4Net, NextHopSpec, RouteKind, RouteSpec, Stack};
 use smpnet_wasm::{FilterManager, FilterSpec, Source};
 use std::{
     collections::BTreeMap,
@@ -77,6 +77,14 @@ impl Router {
     /// Names of the ports that end by themselves.
     pub fn finite_ports(&self) -> Vec<String> {
         self.attached().iter().filter(|(_, a)| a.device.is_finite()).map(|(n, _)| n.clone()).collect()
+    }
+
+    /// Notes with the plugin that something which it made failed.
+    pub fn quarantined(&self, interface: &str, reason: &str) {
+        let driver = self.stack.interfaces().into_iter().find(|i| i.name == interface).map(|i| i.driver);
+        if let Some(driver) = driver {
+            self.plugins.quarantine(&driver, reason);
+        }
     }
 
     fn create(&self, i: &Interface) -> Result<Value, String> {
@@ -202,8 +210,18 @@ impl Router {
     }
 
     fn add_arp(&self, a: &ArpEntry) -> Result<Value, String> {
-        let index = a.interface.as_deref().map(|i| self.index(i)).transpose()?;
-        self.stack.arp_set(index, a.address, MacAddr { bytes: a.mac.0 }, a.publish).map_err(text)?;
+        let index = match &a.interface {
+            Some(i) => self.index(i)?,
+            None => self
+                .stack
+                .interfaces()
+                .iter()
+                .find(|i| i.addresses.iter().any(|net| net.address.contains(a.address)))
+                .map(|i| i.index)
+                .ok_or_else(|| format!("{} is in no interface's network; name its interface", a.address))?,
+        };
+        let spec = ArpSpec { address: a.address, mac: Some(MacAddr { bytes: a.mac.0 }), publish: a.publish };
+        self.stack.arp_set(index, &spec).map_err(text)?;
         Ok(Value::Null)
     }
 
@@ -271,7 +289,10 @@ impl Executor for &Router {
             Op::RemoveRoute(r) => done(self.stack.route_delete(net(r.to)?)),
             Op::ChangeRoute(_, r) => done(self.stack.route_change(&self.route(r)?)),
             Op::AddArp(a) => self.add_arp(a),
-            Op::RemoveArp(a) => done(self.stack.arp_delete(a.address)),
+            Op::RemoveArp(a) => {
+                let index = a.interface.as_deref().map(|i| self.index(i)).transpose()?;
+                done(self.stack.arp_delete(index, a.address))
+            }
             Op::LoadFilter(f) => self.load_filter(f),
             Op::SwapFilter(_, f) => self.swap_filter(f),
             Op::DetachFilter(f) => {

@@ -76,7 +76,7 @@ pub fn run(options: &Options) -> Result<Option<Value>, StartError> {
     }
     let path = options.socket.clone().unwrap_or_else(|| config.control.socket.clone());
     let socket = ControlSocket::bind(&path)?;
-    let daemon = Arc::new(start(&config, file, &name, &text)?);
+    let daemon = start(&config, file, &name, &text)?;
     let once = options.once || config.runtime.exit_when_done;
     let served = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -94,16 +94,19 @@ pub fn run(options: &Options) -> Result<Option<Value>, StartError> {
 }
 
 /// Everything up to the point where packets flow. On an error nothing is left.
-fn start(config: &Config, file: PathBuf, name: &str, text: &str) -> Result<Daemon, StartError> {
+fn start(config: &Config, file: PathBuf, name: &str, text: &str) -> Result<Arc<Daemon>, StartError> {
     let failed = |what: &str, e: &dyn std::fmt::Display| StartError::Start(format!("{what}: {e}"));
     let runtime = Runtime::start(runtime_config(config)).map_err(|e| failed("cannot start the workers", &e))?;
-    let stack = Stack::new(runtime.clone());
+    let stack = Stack::new(runtime.clone()).map_err(|e| {
+        runtime.stop();
+        failed("cannot start the stack", &e)
+    })?;
     let attach = Arc::new(StackAttach::new(runtime.clone(), stack.clone()));
     let filters = FilterManager::new(attach).map_err(|e| failed("cannot start the filter host", &e))?;
     let bus = Bus::default();
     let plugins = Plugins::start(&runtime, &stack, &config.plugins.dirs);
-    forward_events(&stack, &bus);
-    let daemon = Daemon::new(Router::new(runtime, stack, filters, plugins, bus), file, config);
+    let daemon = Arc::new(Daemon::new(Router::new(runtime, stack, filters, plugins, bus), file, config));
+    forward_events(&daemon);
     let stopped = |e: StartError| {
         stop(&daemon);
         e
@@ -154,18 +157,16 @@ fn runtime_config(config: &Config) -> RuntimeConfig {
     RuntimeConfig { cpus, pool, ..RuntimeConfig::default() }
 }
 
-/// The stack's events go to the bus and the log.
-fn forward_events(stack: &Arc<Stack>, bus: &Bus) {
-    let (events, bus) = (stack.events(), bus.clone());
+/// The stack's events go to the bus, until the stack is gone. What a failed plugin made is noted with the plugin.
+fn forward_events(daemon: &Arc<Daemon>) {
+    let (events, daemon) = (daemon.router.stack.events(), Arc::downgrade(daemon));
     let forward = move || {
         while let Ok(event) = events.recv() {
-            let mut fields = serde_json::to_value(&event).unwrap_or_default();
-            let kind = fields.get("event").and_then(Value::as_str).unwrap_or("stack").to_owned();
-            info!(event = %fields, "{kind}");
-            if let Some(o) = fields.as_object_mut() {
-                o.remove("event");
+            let Some(d) = daemon.upgrade() else { return };
+            if event.kind == "quarantine" {
+                d.router.quarantined(&event.interface, &event.detail);
             }
-            bus.publish(&kind, fields);
+            d.router.bus.publish(event.kind, json!({"interface": event.interface, "detail": event.detail}));
         }
     };
     if let Err(e) = std::thread::Builder::new().name("smpnet-events".into()).spawn(forward) {
@@ -274,6 +275,7 @@ fn stop(daemon: &Daemon) {
     for failure in daemon.take_down() {
         error!("while stopping: {failure}");
     }
+    daemon.router.stack.shutdown();
     daemon.router.plugins.stop();
     let report = daemon.router.runtime.stop();
     if report.cells_in_use > 0 {

@@ -71,7 +71,16 @@ fn common() -> Value {
 
 fn interfaces() -> Value {
     let counters: Map<String, Value> = [
-        "ipackets", "ierrors", "opackets", "oerrors", "collisions", "ibytes", "obytes", "imcasts", "omcasts", "iqdrops",
+        "ipackets",
+        "ierrors",
+        "opackets",
+        "oerrors",
+        "collisions",
+        "ibytes",
+        "obytes",
+        "imcasts",
+        "omcasts",
+        "iqdrops",
         "noproto",
     ]
     .iter()
@@ -138,12 +147,11 @@ fn routing() -> Value {
 
 fn filters() -> Value {
     let actions = || words(&["drop", "pass"]);
-    let counts: Map<String, Value> = [
-        "packets", "bytes", "matched", "passed", "dropped", "bursts", "faults", "fault_packets", "interpreted",
-    ]
-    .iter()
-    .map(|k| (k.to_string(), integer()))
-    .collect();
+    let counts: Map<String, Value> =
+        ["packets", "bytes", "matched", "passed", "dropped", "bursts", "faults", "fault_packets", "interpreted"]
+            .iter()
+            .map(|k| (k.to_string(), integer()))
+            .collect();
     let status = json!({
         "name": string(), "generation": integer(), "action": actions(), "layer": words(&["ether", "inet"]),
         "ifindex": nullable("integer"), "interface": nullable("string"), "dirs": words(&["in", "out", "both"]),
@@ -206,7 +214,7 @@ fn observing() -> Value {
         })),
         "Stats": answer("Totals.", json!({
             "accounting": answer("Packets by what became of them; `missing` is 0 while none is in flight.", totals.into()),
-            "protocols": {"type": "object"}, "pool": {"type": "object", "additionalProperties": integer()},
+            "protocols": {"type": "object"}, "flow_cache": {"type": "object"}, "pool": {"type": "object", "additionalProperties": integer()},
             "workers": list(json!({"type": "object"})), "daemon": named("Version"),
         })),
         "Drop": answer("Drops.", json!({

@@ -7,6 +7,7 @@ use super::{
 use crate::api::{ApiError, Call};
 use serde_json::{Value, json};
 use smpnet_abi::DropReason;
+use smpnet_stack::Stack;
 use std::net::Ipv4Addr;
 
 pub type Answer = Result<Value, ApiError>;
@@ -121,7 +122,8 @@ pub fn stats(d: &Daemon, _: &Call) -> Answer {
     let workers: Vec<Value> = (0..runtime.workers()).map(|n| subtree(d, &format!("kern.cpu.{n}"))).collect();
     Ok(json!({
         "accounting": totals,
-        "protocols": stack.protocol_stats(),
+        "protocols": protocols(stack),
+        "flow_cache": to_json(stack.flow_status())?,
         "pool": {
             "cells": pool.total, "in_use": pool.in_use, "available": runtime.pool().available(),
             "shared": pool.shared, "caches": pool.caches, "alloc_failures": pool.alloc_failures,
@@ -130,6 +132,13 @@ pub fn stats(d: &Daemon, _: &Call) -> Answer {
         "workers": workers,
         "daemon": daemon(d),
     }))
+}
+
+/// `{"ip": {"forward": 5, ...}, ...}`.
+pub fn protocols(stack: &Stack) -> Value {
+    let all = stack.protocol_stats();
+    let object = |list: Vec<(&'static str, u64)>| -> Value { list.into_iter().map(|(n, v)| (n, json!(v))).collect() };
+    json!({"ip": object(all.ip), "icmp": object(all.icmp), "arp": object(all.arp)})
 }
 
 fn daemon(d: &Daemon) -> Value {
@@ -179,7 +188,8 @@ pub fn explain(d: &Daemon, call: &Call) -> Answer {
     let request: ExplainRequest = call.body()?;
     let frame = request.frame()?;
     let index = d.router.index(&request.interface).map_err(ApiError::not_found)?;
-    to_json(d.router.stack.explain(index, &frame))
+    let filters = &d.router.filters;
+    to_json(d.router.stack.explain(index, &frame, &|layer, i, dir, packet| filters.opinions(layer, i, dir, packet)))
 }
 
 pub fn check(d: &Daemon, call: &Call) -> Answer {

@@ -13,7 +13,9 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// A daemon answers on it.
-    #[error("another smpnet runs already and answers on {0}; stop it, or choose another socket with --socket or [control] socket")]
+    #[error(
+        "another smpnet runs already and answers on {0}; stop it, or choose another socket with --socket or [control] socket"
+    )]
     Taken(PathBuf),
     /// Something else is in its place.
     #[error("{0} is there and is not a socket; move it away, or choose another path with --socket or [control] socket")]

@@ -145,7 +145,9 @@ impl Daemon {
                 report.sort();
                 let detail = report_json(&report);
                 drop(running);
-                self.router.bus.publish("apply", json!({"file": request.file, "what": "failed", "error": e.to_string()}));
+                self.router
+                    .bus
+                    .publish("apply", json!({"file": request.file, "what": "failed", "error": e.to_string()}));
                 let mut answer = failed(&e);
                 if let (Value::Object(a), Value::Object(b)) = (&mut answer.detail, detail) {
                     a.extend(b);

@@ -40,9 +40,11 @@ fn kernel() -> Finding {
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     match version {
         (0, _) => Finding::warn("kernel", "no release in /proc/sys/kernel/osrelease", "mount /proc"),
-        v if v < (4, 14) => {
-            Finding::fail("kernel", format!("Linux {release}"), "smpnet needs Linux 4.14 (sealed memfd with huge pages)")
-        }
+        v if v < (4, 14) => Finding::fail(
+            "kernel",
+            format!("Linux {release}"),
+            "smpnet needs Linux 4.14 (sealed memfd with huge pages)",
+        ),
         v if v < (5, 10) => {
             Finding::warn("kernel", format!("Linux {release}"), "Linux 5.10 or newer is what smpnet is tested with")
         }
@@ -75,9 +77,11 @@ fn packet_socket() -> Finding {
         Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
             Finding::warn("af_packet", e.to_string(), "the kernel lacks CONFIG_PACKET: af_packet ports cannot be used")
         }
-        Err(e) => {
-            Finding::warn("af_packet", e.to_string(), "af_packet ports need CAP_NET_RAW: run as root, or in a user namespace")
-        }
+        Err(e) => Finding::warn(
+            "af_packet",
+            e.to_string(),
+            "af_packet ports need CAP_NET_RAW: run as root, or in a user namespace",
+        ),
     }
 }
 

@@ -1,0 +1,470 @@
+//! The program as a whole, as a child process: null ports, no privilege, one socket in a folder of its own.
+
+use serde_json::{Value, json};
+use smpnet::client::{Client, ClientError};
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+const TWO_PORTS: &str = r#"
+[runtime]
+workers = 2
+[pool]
+cells = 8192
+huge_pages = "never"
+[[interface]]
+name = "lan0"
+driver = "null"
+options = { sink_only = true }
+addresses = ["10.0.1.1/24"]
+[[interface]]
+name = "wan0"
+driver = "null"
+options = { sink_only = true }
+addresses = ["10.0.2.1/24"]
+[[arp]]
+address = "10.0.2.2"
+mac = "02:00:00:00:02:02"
+[[route]]
+to = "default"
+via = "10.0.2.2"
+[[filter]]
+name = "block"
+drop = "udp port 5000"
+interface = "lan0"
+[sysctl]
+"net.inet.ip.forwarding" = 1
+"#;
+
+/// The program, and plugins built beside it.
+fn program() -> PathBuf {
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_smpnet"));
+    let plugin = program.with_file_name("libsmpnet_null.so");
+    assert!(
+        plugin.exists(),
+        "{} is missing: `cargo build --release -p smpnet-plugin-null` makes it; the tests of the program need the null plugin",
+        plugin.display()
+    );
+    program
+}
+
+/// A daemon with a folder of its own, ended when dropped.
+struct Daemon {
+    child: Child,
+    folder: PathBuf,
+    client: Client,
+}
+
+impl Daemon {
+    fn start(name: &str, config: &str) -> Daemon {
+        let folder = std::env::temp_dir().join(format!("smpnet-test-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("router.toml"), config).unwrap();
+        let socket = folder.join("run/s.sock");
+        let log = fs::File::create(folder.join("log")).unwrap();
+        let child = Command::new(program())
+            .args(["run", "router.toml", "--socket"])
+            .arg(&socket)
+            .current_dir(&folder)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let daemon = Daemon { child, client: Client::new(socket), folder };
+        let began = Instant::now();
+        while daemon.client.get("/v1/version").is_err() {
+            assert!(began.elapsed() < Duration::from_secs(20), "it does not answer:\n{}", daemon.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        daemon
+    }
+
+    fn socket(&self) -> &Path {
+        self.client.socket()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        Command::new(program())
+            .args(args)
+            .env("SMPNET_SOCKET", self.socket())
+            .current_dir(&self.folder)
+            .output()
+            .unwrap()
+    }
+
+    /// What a command prints with --json.
+    fn json(&self, args: &[&str]) -> Value {
+        let out = self.run(&[args, &["--json"]].concat());
+        let text = String::from_utf8_lossy(&out.stdout);
+        serde_json::from_str(&text).unwrap_or_else(|e| {
+            panic!(
+                "{args:?}: {e}\nstdout: {text}\nstderr: {}\nlog: {}",
+                String::from_utf8_lossy(&out.stderr),
+                self.log()
+            )
+        })
+    }
+
+    /// What a command prints, which must succeed.
+    fn text(&self, args: &[&str]) -> String {
+        let out = self.run(args);
+        let error = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "{args:?}: {error}\nlog: {}", self.log());
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// What a command says on stderr, which must fail with `code`.
+    fn refused(&self, args: &[&str], code: i32) -> String {
+        let out = self.run(args);
+        assert_eq!(out.status.code(), Some(code), "{args:?}: {}", String::from_utf8_lossy(&out.stdout));
+        String::from_utf8(out.stderr).unwrap()
+    }
+
+    fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(done.unwrap().success());
+    }
+
+    /// Ends it by SIGTERM and waits.
+    fn stop(mut self) -> (std::process::ExitStatus, String) {
+        self.signal("TERM");
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return (status, self.log());
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "it does not end:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn wait_for(what: &str, daemon: &Daemon, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < Duration::from_secs(10), "{what}:\n{}", daemon.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What the configuration made of the router, for comparison.
+fn state(d: &Daemon) -> Value {
+    let mut interfaces = d.json(&["ifconfig"]);
+    for i in interfaces.as_array_mut().unwrap() {
+        let o = i.as_object_mut().unwrap();
+        o.retain(|k, _| ["name", "up", "mtu", "addresses", "description", "driver"].contains(&k.as_str()));
+    }
+    let mut filters = d.json(&["filter", "list"]);
+    for f in filters.as_array_mut().unwrap() {
+        f.as_object_mut().unwrap().retain(|k, _| ["name", "text", "action", "interface"].contains(&k.as_str()));
+    }
+    json!([interfaces, d.json(&["route", "show"]), filters, d.json(&["sysctl", "net.inet.ip.forwarding"])])
+}
+
+#[test]
+fn a_router_starts_answers_every_command_and_ends_without_a_trace() {
+    let d = Daemon::start("commands", TWO_PORTS);
+    let interfaces = d.json(&["ifconfig"]);
+    let names: Vec<&str> = interfaces.as_array().unwrap().iter().filter_map(|i| i["name"].as_str()).collect();
+    assert!(names.contains(&"lan0") && names.contains(&"wan0") && names.contains(&"lo0"), "{names:?}");
+    assert_eq!(d.json(&["ifconfig", "lan0"])["up"], true);
+    assert!(d.text(&["ifconfig"]).contains("\tinet 10.0.1.1/24 broadcast 10.0.1.255"));
+    assert!(d.text(&["route", "-n"]).contains("default"));
+    assert_eq!(d.json(&["route", "get", "8.8.8.8"])["route"]["dst"], "0.0.0.0/0");
+    assert!(d.text(&["arp", "-a"]).contains("02:00:00:00:02:02"));
+    assert!(d.json(&["netstat", "-i"]).is_array());
+    assert!(d.text(&["netstat", "-s"]).contains("ip:"));
+    assert!(
+        d.json(&["netstat", "-s", "-p", "ip"])["ip"].is_object()
+            || d.json(&["netstat", "-s", "-p", "ip"])["ip"].is_array()
+    );
+    assert!(d.json(&["netstat", "-q"]).is_array());
+    assert!(d.json(&["netstat", "-d"]).is_array());
+    assert_eq!(d.json(&["sysctl", "net.inet.ip.forwarding"])[0]["value"], 1);
+    assert!(d.text(&["plugin", "list"]).contains("null"));
+    assert!(d.text(&["filter", "list"]).contains("udp port 5000"));
+    assert_eq!(d.json(&["filter", "show", "block"])["generation"], 1);
+    assert_eq!(d.json(&["filter", "stats", "block"])["name"], "block");
+    assert!(d.text(&["stats", "--prometheus"]).contains("smpnet_interface_receive_packets_total{interface=\"lan0\"}"));
+    assert_eq!(d.json(&["stats"])["accounting"]["missing"], 0);
+    let folder = d.folder.clone();
+    let kept = fs::read_dir(&folder).unwrap().count();
+    let socket = d.socket().to_owned();
+    assert!(socket.exists() && kept == 3);
+    let (status, log) = d.stop();
+    assert!(status.success(), "{log}");
+    assert!(!log.contains("ERROR"), "{log}");
+    assert!(!socket.exists() && !socket.parent().unwrap().exists());
+}
+
+#[test]
+fn filters_are_loaded_swapped_rolled_back_and_detached_over_the_socket() {
+    let d = Daemon::start("filters", TWO_PORTS);
+    let swapped = d.json(&["filter", "swap", "block", "--drop", "udp port 5001"]);
+    assert_eq!(swapped["generation"], 2);
+    assert!(swapped["adopt_us"].is_number());
+    assert!(d.text(&["filter", "swap", "block", "--pass", "tcp"]).starts_with("block swapped: generation 3"));
+    assert_eq!(d.json(&["filter", "show", "block"])["action"], "pass");
+    assert_eq!(d.json(&["filter", "rollback", "block"])["generation"], 4);
+    assert_eq!(d.json(&["filter", "show", "block"])["action"], "drop");
+    d.text(&[
+        "filter",
+        "load",
+        "web",
+        "--drop",
+        "tcp port 80",
+        "--attach",
+        "ether",
+        "--interface",
+        "wan0",
+        "--direction",
+        "both",
+    ]);
+    let e = d.refused(&["filter", "load", "web", "--drop", "tcp"], 1);
+    assert!(e.contains("a filter \"web\" is there already"), "{e}");
+    let e = d.refused(&["filter", "swap", "wep", "--drop", "tcp"], 1);
+    assert!(e.contains("no filter \"wep\"") && e.contains("did you mean \"web\"?"), "{e}");
+    let e = d.refused(&["filter", "swap", "web", "--drop", "tcp porrt"], 1);
+    assert!(e.starts_with("smpnet: "), "{e}");
+    assert_eq!(d.json(&["filter", "show", "web"])["generation"], 1, "a filter that does not compile changes nothing");
+    let file = d.folder.join("icmp.ddd");
+    fs::write(&file, d.text(&["bpf", "compile", "icmp", "-ddd"])).unwrap();
+    assert_eq!(d.json(&["filter", "load", "p", "--program", "icmp.ddd"])["generation"], 1);
+    d.text(&["filter", "detach", "web"]);
+    assert_eq!(d.json(&["filter", "list"]).as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn commands_change_the_router_and_a_wrong_one_changes_nothing() {
+    let d = Daemon::start("change", TWO_PORTS);
+    d.text(&["ifconfig", "lan0", "mtu", "1400", "description", "office", "10.0.5.1/24", "alias"]);
+    let lan0 = d.json(&["ifconfig", "lan0"]);
+    assert_eq!((&lan0["mtu"], &lan0["description"]), (&json!(1400), &json!("office")));
+    assert_eq!(lan0["addresses"].as_array().unwrap().len(), 2);
+    d.text(&["ifconfig", "lan0", "10.0.5.1/24", "delete"]);
+    let before = state(&d);
+    // The second of the two steps fails, so the first is undone.
+    let e = d.refused(&["ifconfig", "lan0", "mtu", "1300", "10.0.2.9/24"], 1);
+    assert!(e.contains("overlaps") && e.contains("undone"), "{e}");
+    assert_eq!(state(&d), before);
+    d.text(&["route", "add", "10.9.0.0/16", "-reject"]);
+    assert_eq!(d.json(&["route", "get", "10.9.1.1"])["route"]["kind"], "reject");
+    let e = d.refused(&["route", "add", "10.9.0.0/16", "10.0.2.2"], 1);
+    assert!(e.contains("File exists"), "{e}");
+    d.text(&["route", "change", "10.9.0.0/16", "10.0.2.2"]);
+    assert_eq!(d.json(&["route", "get", "10.9.1.1"])["route"]["kind"], "forward");
+    d.text(&["route", "delete", "10.9.0.0/16"]);
+    let e = d.refused(&["route", "add", "10.9.0.0/16", "10.77.0.1"], 1);
+    assert!(e.contains("10.77.0.1"), "{e}");
+    d.text(&["arp", "-s", "10.0.1.9", "02:00:00:00:00:09"]);
+    assert!(d.text(&["arp", "-a"]).contains("10.0.1.9"));
+    d.text(&["arp", "-d", "10.0.1.9"]);
+    assert!(!d.text(&["arp", "-a"]).contains("10.0.1.9"));
+    assert_eq!(d.text(&["sysctl", "-w", "net.inet.ip.forwarding=0"]).trim(), "net.inet.ip.forwarding: 1 -> 0");
+    let e = d.refused(&["sysctl", "net.inet.ip.forwardin"], 1);
+    assert!(e.contains("did you mean \"net.inet.ip.forwarding\"?"), "{e}");
+    d.text(&["ifconfig", "extra0", "create", "driver", "null", "sink_only=true", "10.0.7.1/24", "up"]);
+    assert_eq!(d.json(&["ifconfig", "extra0"])["up"], true);
+    let e = d.refused(&["ifconfig", "extra1", "create", "driver", "nul"], 1);
+    assert!(e.contains("did you mean \"null\"?"), "{e}");
+    let e = d.refused(&["ifconfig", "extra1", "create", "driver", "null", "ratee=1"], 1);
+    assert!(e.contains("ratee"), "{e}");
+    d.text(&["ifconfig", "extra0", "destroy"]);
+    let e = d.refused(&["ifconfig", "extra0"], 1);
+    assert!(e.contains("no interface \"extra0\""), "{e}");
+}
+
+#[test]
+fn a_file_is_applied_as_a_whole_or_not_at_all() {
+    let d = Daemon::start("apply", TWO_PORTS);
+    let before = state(&d);
+    let file = d.folder.join("new.toml");
+    // Mistakes that are seen before anything is done.
+    fs::write(&file, TWO_PORTS.replace("mac =", "mack =")).unwrap();
+    let e = d.refused(&["apply", "new.toml"], 1);
+    assert!(e.contains("new.toml:21:1: error: unknown key \"mack\" in [[arp]] (did you mean \"mac\"?)"), "{e}");
+    assert_eq!(state(&d), before);
+    // A step that fails after others were done: the driver refuses its options.
+    let broken = TWO_PORTS.replace("10.0.1.1/24", "10.0.8.1/24")
+        + "[[interface]]\nname = \"bad0\"\ndriver = \"null\"\noptions = { ratee = 1 }\n";
+    fs::write(&file, broken).unwrap();
+    let e = d.refused(&["apply", "new.toml"], 1);
+    assert!(e.contains("create interface bad0") && e.contains("undone"), "{e}");
+    assert_eq!(state(&d), before);
+    // What is right is found first, then done, then there is nothing left to do.
+    fs::write(
+        &file,
+        TWO_PORTS.replace("udp port 5000", "udp port 5001").replace("via = \"10.0.2.2\"", "type = \"reject\""),
+    )
+    .unwrap();
+    let plan = d.json(&["apply", "--dry-run", "new.toml"]);
+    let steps = json!(["change route 0.0.0.0/0 reject", "swap filter block: drop \"udp port 5001\""]);
+    assert_eq!(plan["steps"], steps);
+    assert_eq!(state(&d), before);
+    assert_eq!(d.json(&["apply", "new.toml"])["steps"], steps);
+    assert_eq!(d.json(&["filter", "show", "block"])["generation"], 2, "the filter was swapped, not loaded anew");
+    assert_eq!(d.text(&["apply", "new.toml"]).trim(), "nothing to change");
+    // What commands changed since is put back.
+    d.text(&["ifconfig", "lan0", "down"]);
+    assert!(d.text(&["apply", "new.toml"]).contains("lan0: up"));
+}
+
+#[test]
+fn sighup_applies_the_file_again_and_a_bad_file_changes_nothing() {
+    let d = Daemon::start("hup", TWO_PORTS);
+    let file = d.folder.join("router.toml");
+    fs::write(&file, TWO_PORTS.replace("10.0.1.1/24", "10.0.9.1/24")).unwrap();
+    d.signal("HUP");
+    wait_for("the new address", &d, || d.text(&["ifconfig", "lan0"]).contains("10.0.9.1/24"));
+    let before = state(&d);
+    fs::write(&file, "[[interface]]\nname = 7\n").unwrap();
+    d.signal("HUP");
+    wait_for("the refusal", &d, || d.log().contains("SIGHUP: "));
+    wait_for("the reason", &d, || {
+        d.log().contains("router.toml:2:8: error: \"name\" in [[interface]] must be a string")
+    });
+    assert_eq!(state(&d), before);
+}
+
+#[test]
+fn a_second_daemon_on_the_same_socket_is_refused() {
+    let d = Daemon::start("second", TWO_PORTS);
+    let out = d.run(&["run", "router.toml", "--socket", d.socket().to_str().unwrap()]);
+    assert_eq!(out.status.code(), Some(1));
+    let e = String::from_utf8_lossy(&out.stderr);
+    assert!(e.contains("another smpnet runs already and answers on"), "{e}");
+    assert!(d.client.get("/v1/version").is_ok());
+}
+
+#[test]
+fn without_a_daemon_one_line_says_so_and_how_to_start_one() {
+    let out = Command::new(program()).args(["ifconfig", "--socket", "/nonexistent/s.sock"]).output().unwrap();
+    assert_eq!(out.status.code(), Some(3));
+    assert_eq!(
+        String::from_utf8_lossy(&out.stderr),
+        "smpnet: no smpnet daemon answers on /nonexistent/s.sock (there is no such socket); start one with `smpnet run FILE.toml`\n"
+    );
+}
+
+#[test]
+fn a_file_with_mistakes_does_not_start_and_leaves_nothing() {
+    let folder = std::env::temp_dir().join(format!("smpnet-test-{}-mistakes", std::process::id()));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("r.toml");
+    let run = |text: &str| {
+        fs::write(&file, text).unwrap();
+        let out = Command::new(program())
+            .args(["run", "r.toml", "--socket", "run/s.sock", "--log", "error"])
+            .current_dir(&folder)
+            .output()
+            .unwrap();
+        assert_eq!(out.status.code(), Some(1));
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "only the file is left");
+        String::from_utf8(out.stderr).unwrap()
+    };
+    let e = run("[[interface]]\nname = \"a0\"\ndriver = \"nul\"\n");
+    assert!(e.contains("r.toml:3:10: error: unknown driver \"nul\" (did you mean \"null\"?)"), "{e}");
+    let e = run("[[interface]]\nname = \"a0\"\ndriver = \"null\"\noptions = { ratee = 1 }\n");
+    assert!(e.contains("r.toml:4:11: create interface a0 (driver null): ") && e.contains("ratee"), "{e}");
+    let out = Command::new(program()).args(["check", "r.toml", "--json"]).current_dir(&folder).output().unwrap();
+    let checked: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(checked["ok"], true, "what only the driver knows is not known before it is opened: {checked}");
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn every_operation_of_the_openapi_document_is_served() {
+    let d = Daemon::start("openapi", TWO_PORTS);
+    let document = d.client.get("/openapi.json").unwrap();
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut operations = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys().filter(|_| path != "/v1/events") {
+            operations += 1;
+            let path = path.replace("{name}", "nothing").replace("{address}", "192.0.2.99");
+            // Bodies and queries are missing, so most are refused; what must not be is 404 for the path or 405.
+            let empty = json!({});
+            let answer = match method.as_str() {
+                "get" => d.client.get_text(&path).map(Value::from),
+                "post" if path.ends_with("/flush") => continue,
+                "post" => d.client.post(&path, &empty),
+                "put" => d.client.put(&path, &empty),
+                "patch" => d.client.patch(&path, &empty),
+                "delete" => d.client.delete(&path),
+                other => panic!("{other}"),
+            };
+            if let Err(ClientError::Refused { status, error, body, .. }) = answer {
+                assert_ne!(status, 405, "{method} {path}");
+                assert!(!error.starts_with("there is no "), "{method} {path}: {error}");
+                assert!(body["error"].is_string(), "{method} {path}: {body}");
+            }
+        }
+    }
+    assert!(operations > 30, "{operations}");
+    let e = d.client.get("/v1/nothing").unwrap_err();
+    assert!(matches!(e, ClientError::Refused { status: 404, .. }), "{e}");
+}
+
+#[test]
+fn events_are_told_as_they_happen() {
+    let d = Daemon::start("events", TWO_PORTS);
+    let mut listener = Command::new(program())
+        .args(["events", "--count", "2"])
+        .env("SMPNET_SOCKET", d.socket())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The listener says when it listens.
+    let mut out = listener.stdout.take().unwrap();
+    let mut seen = Vec::new();
+    let mut buffer = [0; 4096];
+    while !seen.ends_with(b"\n") {
+        let n = out.read(&mut buffer).unwrap();
+        assert!(n > 0);
+        seen.extend_from_slice(&buffer[..n]);
+    }
+    d.text(&["filter", "swap", "block", "--drop", "icmp"]);
+    d.text(&["ifconfig", "x0", "create", "driver", "null", "sink_only=true"]);
+    out.read_to_end(&mut seen).unwrap();
+    assert!(listener.wait().unwrap().success());
+    let events: Vec<Value> =
+        String::from_utf8(seen).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let what: Vec<&str> = events.iter().filter_map(|e| e["event"].as_str()).collect();
+    assert_eq!(what[..2], ["listening", "filter"]);
+    assert_eq!(events[1]["generation"], 2);
+    assert_eq!(events.len(), 3);
+}
+
+#[test]
+fn a_packet_is_explained() {
+    let d = Daemon::start("explain", TWO_PORTS);
+    let mac = d.json(&["ifconfig", "lan0"])["mac"].as_str().unwrap().replace(':', "");
+    // UDP from 10.0.1.2:4000 to 8.8.8.8:5000, which the filter drops; to 5001, which is forwarded.
+    let packet =
+        |port: &str| format!("{mac} 020000000102 0800 4500001c0000000040115fc00a00010208080808 0fa0 {port} 0008 0000");
+    let dropped = d.json(&["explain", "--in", "lan0", "--packet", &packet("1388")]);
+    let last = dropped.as_array().unwrap().last().unwrap().to_string();
+    assert!(last.contains("filter") || last.contains("drop"), "{dropped}");
+    let sent = d.json(&["explain", "--in", "lan0", "--packet", &packet("1389")]);
+    assert!(sent.to_string().contains("wan0"), "{sent}");
+    let e = d.refused(&["explain", "--in", "lan1", "--packet", "00"], 1);
+    assert!(e.contains("no interface \"lan1\" (did you mean \"lan0\"?)"), "{e}");
+}
