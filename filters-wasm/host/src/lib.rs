@@ -32,10 +32,11 @@
 //!
 //! ```no_run
 //! use smpnet_wasm::{Action, FilterManager, FilterSpec, Source, StackAttach};
-//! # fn router() -> (std::sync::Arc<smpnet_runtime::Runtime>, std::sync::Arc<smpnet_stack::Stack>) { unimplemented!() }
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let (runtime, stack) = router();
-//! let filters = FilterManager::new(std::sync::Arc::new(StackAttach::new(runtime, stack)))?;
+//! use std::sync::Arc;
+//! # use smpnet_runtime::Runtime;
+//! # use smpnet_stack::Stack;
+//! # fn example(runtime: Arc<Runtime>, stack: Arc<Stack>) -> Result<(), Box<dyn std::error::Error>> {
+//! let filters = FilterManager::new(Arc::new(StackAttach::new(runtime, stack)))?;
 //! let expr = |text: &str| Source::Expr(text.to_owned());
 //! filters.load(FilterSpec::new("block", expr("udp port 5000"), Action::Drop))?;
 //! let report = filters.swap("block", expr("udp portrange 5000-5999"), None)?;

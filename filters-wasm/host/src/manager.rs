@@ -109,8 +109,7 @@ impl FilterManager {
         let mut state = self.inner.lock();
         let entry = state.entry(name)?;
         let action = action.unwrap_or(entry.current.action);
-        let times = entry.publish(&self.inner, &engine, artefact, action, None)?;
-        entry.reattach(&self.inner)?;
+        let times = entry.replace(&self.inner, &engine, artefact, action, None)?;
         Ok(entry.swap_report(compile_us, &times))
     }
 
@@ -126,11 +125,8 @@ impl FilterManager {
             return Err(FilterError::NoPrevious(name.into()));
         };
         let (artefact, from) = (previous.artefact.clone(), Some(previous.generation));
-        match entry.publish(&self.inner, &engine, artefact, previous.action, from) {
-            Ok(times) => {
-                entry.reattach(&self.inner)?;
-                Ok(entry.swap_report(0.0, &times))
-            }
+        match entry.replace(&self.inner, &engine, artefact, previous.action, from) {
+            Ok(times) => Ok(entry.swap_report(0.0, &times)),
             Err(e) => {
                 entry.previous = Some(previous);
                 Err(e)
@@ -354,15 +350,29 @@ impl Entry {
         }
     }
 
-    /// Puts a filter that faults had taken off back on its hooks.
-    fn reattach(&mut self, inner: &Inner) -> Result<(), FilterError> {
+    /// [`publish`](Self::publish) for a filter that faults may have taken off its hooks: it goes back on them. Until the new
+    /// generation is published there, the policy lets its packets pass, as they do now.
+    fn replace(
+        &mut self,
+        inner: &Inner,
+        engine: &GeneratedEngine,
+        artefact: Arc<Artefact>,
+        action: Action,
+        restored_from: Option<u64>,
+    ) -> Result<Times, FilterError> {
+        let mut back = None;
         if self.attached.is_none() {
-            let name = || self.filter.name().to_owned();
-            let place = self.filter.place();
-            let attached = inner.attach.attach(&place, self.filter.clone());
-            self.attached = Some(attached.map_err(|reason| FilterError::Attach { name: name(), reason })?);
+            let attached = inner.attach.attach(&self.filter.place(), self.filter.clone());
+            let handle = attached.map_err(|reason| FilterError::Attach { name: self.filter.name().into(), reason })?;
+            back = Some(handle);
         }
-        Ok(())
+        let published = self.publish(inner, engine, artefact, action, restored_from);
+        match (&published, back) {
+            (Ok(_), Some(_)) => self.attached = back,
+            (Err(_), Some(handle)) => inner.attach.detach(handle),
+            (_, None) => {}
+        }
+        published
     }
 
     /// The current generation failed too often: the previous one comes back. Without one, a filter that passes packets

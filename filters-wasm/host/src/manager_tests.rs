@@ -293,6 +293,9 @@ fn a_failing_filter_without_a_previous_generation_leaves_its_hook_or_drops() {
     (0..FAULTS_MAX).for_each(|_| assert_eq!(router.burst(0, &[0]), [PASS]));
     eventually("it is detached", || manager.list()[0].state == State::Detached);
     assert_eq!(router.hooks(), 0);
+    *router.refuse.lock().unwrap() = Some("the interface is gone".into());
+    manager.swap("block", expr("udp port 5000"), None).unwrap_err();
+    assert_eq!((manager.list()[0].state, manager.list()[0].generation), (State::Detached, 1));
     // New code puts it back.
     manager.swap("block", expr("udp port 5000"), None).unwrap();
     assert_eq!((manager.list()[0].state, router.burst(0, &[0, 1])), (State::Running, vec![DROP, PASS]));

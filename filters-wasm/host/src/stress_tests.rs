@@ -1,7 +1,7 @@
 //! A thousand swaps under load.
 
 use crate::testrouter::{TestRouter, udp};
-use crate::{Action, FilterManager, FilterSpec, Source};
+use crate::{Action, FilterManager, FilterSpec, FilterStats, Source};
 use smpnet_abi::BURST_MAX;
 use smpnet_abi::verdict::{DROP, PASS};
 use std::sync::Arc;
@@ -57,6 +57,60 @@ fn work(router: &TestRouter, worker: usize, stop: &AtomicBool) -> (u64, Vec<u64>
     }
     router.park(worker, true);
     (bursts, longest)
+}
+
+/// What must hold of a filter's counters once no worker judges.
+fn check_books(stats: &FilterStats) {
+    let mut generations = stats.older;
+    stats.generations.iter().for_each(|g| generations.add(&g.counts));
+    assert_eq!(generations, stats.total);
+    assert_eq!(stats.total.passed + stats.total.dropped, stats.total.packets);
+    assert_eq!((stats.total.matched, stats.total.faults), (stats.total.dropped, 0));
+}
+
+#[test]
+fn operations_of_several_threads_leave_the_books_balanced_and_nothing_behind() {
+    let router = TestRouter::new(128, 2);
+    (0..128).for_each(|cell| router.pool.put(cell, &udp(5000 + (cell % 2) as u16, 18)));
+    let manager = FilterManager::new(router.clone()).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|s| {
+        for worker in 0..2 {
+            let (router, stop) = (&router, &stop);
+            s.spawn(move || {
+                let cells: Vec<u32> = (64 * worker as u32..64 * worker as u32 + 64).collect();
+                router.park(worker, false);
+                while !stop.load(SeqCst) {
+                    router.burst(worker, &cells);
+                }
+                router.park(worker, true);
+            });
+        }
+        let operators: Vec<_> = (0..3u64)
+            .map(|t| {
+                let manager = &manager;
+                s.spawn(move || {
+                    for n in 0..60 {
+                        let name = format!("f{}", (t + n) % 2);
+                        let source = Source::Expr(format!("udp port {}", 5000 + n % 2));
+                        // Most of these fail now and then, because another thread was first.
+                        let _ = match (t + n) % 5 {
+                            0 => manager.load(FilterSpec::new(name, source, Action::Drop)).map(drop),
+                            1 | 2 => manager.swap(&name, source, None).map(drop),
+                            3 => manager.rollback(&name).map(drop),
+                            _ if n % 3 == 0 => manager.detach(&name),
+                            _ => manager.stats(&name).map(|s| assert_eq!(s.name, name)),
+                        };
+                    }
+                })
+            })
+            .collect();
+        operators.into_iter().for_each(|t| t.join().unwrap());
+        stop.store(true, SeqCst);
+    });
+    manager.list().iter().for_each(|f| check_books(&manager.stats(&f.name).unwrap()));
+    drop(manager);
+    assert_eq!((router.hooks(), Arc::strong_count(&router)), (0, 1));
 }
 
 #[test]
