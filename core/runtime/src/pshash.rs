@@ -230,13 +230,15 @@ where
         let table = self.current();
         for bucket in &table.buckets {
             let mut link = bucket;
-            // SAFETY: entries are freed only after they were unlinked, which takes the lock held here.
-            while let Some(node) = unsafe { link.load(Ordering::Acquire).as_ref() } {
+            loop {
+                let at = link.load(Ordering::Acquire);
+                // SAFETY: entries are freed only after they were unlinked, which takes the lock held here.
+                let Some(node) = (unsafe { at.as_ref() }) else { break };
                 if keep(&node.key, &node.value) {
                     link = &node.links[table.link];
                 } else {
                     link.store(node.links[table.link].load(Ordering::Acquire), Ordering::Release);
-                    gone.push(Unlinked(ptr::from_ref(node).cast_mut()));
+                    gone.push(Unlinked(at));
                 }
             }
         }

@@ -111,12 +111,14 @@ impl<T: Send + Sync + 'static> Pslist<T> {
         let _writer = lock(&self.writer);
         let mut out = Vec::new();
         let mut link = &self.head;
-        // SAFETY: entries are freed only after they were unlinked, which takes the lock held here.
-        while let Some(node) = unsafe { link.load(Ordering::Acquire).as_ref() } {
+        loop {
+            let at = link.load(Ordering::Acquire);
+            // SAFETY: entries are freed only after they were unlinked, which takes the lock held here.
+            let Some(node) = (unsafe { at.as_ref() }) else { break };
             if out.len() < most && gone(&node.value) {
                 link.store(node.next.load(Ordering::Acquire), Ordering::Release);
                 self.len.fetch_sub(1, Ordering::Relaxed);
-                out.push(Unlinked(ptr::from_ref(node).cast_mut()));
+                out.push(Unlinked(at));
             } else {
                 link = &node.next;
             }

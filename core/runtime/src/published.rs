@@ -63,9 +63,20 @@ impl<T: Send + Sync + 'static> Published<T> {
     fn replace(&self, domain: &Domain, value: T) {
         self.bound.check_writer(domain);
         let old = self.ptr.swap(Box::into_raw(Box::new(value)), Ordering::AcqRel);
-        // SAFETY: `old` came from Box::into_raw, and having swapped it out this call is its only owner; readers that
-        // still see it are waited for by the domain.
-        domain.retire(unsafe { Box::from_raw(old) });
+        domain.retire(Box::new(Old(old)));
+    }
+}
+
+/// A value that no new reader finds. A raw pointer, and no `Box`, because readers from before still share it.
+struct Old<T>(*mut T);
+
+// SAFETY: it is the only owner of the value, which may be dropped anywhere.
+unsafe impl<T: Send> Send for Old<T> {}
+
+impl<T> Drop for Old<T> {
+    fn drop(&mut self) {
+        // SAFETY: it came from Box::into_raw and this is its only owner: the grace period is over.
+        drop(unsafe { Box::from_raw(self.0) });
     }
 }
 

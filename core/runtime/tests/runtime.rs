@@ -18,7 +18,7 @@ fn config(workers: usize) -> RuntimeConfig {
 }
 
 fn counter(rt: &Runtime, path: &str) -> u64 {
-    match rt.sysctl().get(path).unwrap() {
+    match rt.sysctl().get(path).expect("a node") {
         Value::UInt(n) => n,
         v => panic!("{path} is {v:?}"),
     }

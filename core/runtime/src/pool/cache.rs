@@ -2,7 +2,6 @@
 
 use crossbeam_queue::ArrayQueue;
 use smpnet_abi::Cell;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Cells that move between a cache and the shared ring at once.
 pub(super) const BATCH: usize = 64;
@@ -16,35 +15,23 @@ pub(super) struct Cache {
     cells: Box<[Cell]>,
     len: usize,
     limit: usize,
-    /// `len` and the failures for other threads to read.
-    seen_len: AtomicU64,
-    failures: AtomicU64,
+    /// Times that not all that was asked for was there.
+    failures: u64,
 }
 
 impl Cache {
     pub(super) fn new(limit: usize) -> Self {
-        Cache {
-            cells: vec![0; limit + BATCH].into(),
-            len: 0,
-            limit,
-            seen_len: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
-        }
-    }
-
-    /// Length and failures, from any thread.
-    ///
-    /// # Safety
-    /// `this` points to a live cache.
-    pub(super) unsafe fn counts(this: *const Cache) -> (u64, u64) {
-        // SAFETY: the caller vouches for the cache; only its atomics are borrowed.
-        let (len, failures) = unsafe { (&*&raw const (*this).seen_len, &*&raw const (*this).failures) };
-        (len.load(Relaxed), failures.load(Relaxed))
+        Cache { cells: vec![0; limit + BATCH].into(), len: 0, limit, failures: 0 }
     }
 
     #[inline(always)]
-    pub(super) fn publish_len(&mut self) {
-        self.seen_len.store(self.len as u64, Relaxed);
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline(always)]
+    pub(super) fn failures(&self) -> u64 {
+        self.failures
     }
 
     /// Fills `out` from its front and returns how many cells there were.
@@ -54,7 +41,6 @@ impl Cache {
             let rest = self.len - out.len();
             out.copy_from_slice(&self.cells[rest..self.len]);
             self.len = rest;
-            self.publish_len();
             return out.len();
         }
         self.take_slow(out, ring)
@@ -65,7 +51,7 @@ impl Cache {
         let mut done = 0;
         while done < out.len() {
             if self.len == 0 && !self.refill(ring) {
-                self.failures.store(self.failures.load(Relaxed) + 1, Relaxed);
+                self.failures += 1;
                 break;
             }
             let n = self.len.min(out.len() - done);
@@ -73,7 +59,6 @@ impl Cache {
             out[done..done + n].copy_from_slice(&self.cells[self.len..self.len + n]);
             done += n;
         }
-        self.publish_len();
         done
     }
 

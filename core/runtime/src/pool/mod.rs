@@ -132,11 +132,38 @@ pub struct Pool {
     _memory: Memory,
 }
 
-struct WorkerCache(UnsafeCell<Cache>);
+struct WorkerCache {
+    cache: UnsafeCell<Cache>,
+    /// Length and failures of the cache, for other threads to read.
+    len: AtomicU64,
+    failures: AtomicU64,
+}
 
-// SAFETY: the cache of worker i is touched only by the thread that holds a `Cpu` of index i; other threads read its atomic
-// counts only.
+// SAFETY: the cache of worker i is touched only by the thread that holds a `Cpu` of index i; the counts are atomic.
 unsafe impl Sync for WorkerCache {}
+
+impl WorkerCache {
+    fn new(limit: usize) -> Self {
+        let cache = UnsafeCell::new(Cache::new(limit));
+        WorkerCache { cache, len: AtomicU64::new(0), failures: AtomicU64::new(0) }
+    }
+
+    /// Lets `f` use the cache, which is that of worker `_cpu`.
+    #[inline(always)]
+    fn with<R>(&self, _cpu: Cpu, f: impl FnOnce(&mut Cache) -> R) -> R {
+        // SAFETY: this thread is the only one that touches this worker's cache (contract of `Cpu::assume`), and nothing that
+        // this module runs on it comes back to the pool.
+        let cache = unsafe { &mut *self.cache.get() };
+        let answer = f(cache);
+        self.len.store(cache.len() as u64, Ordering::Relaxed);
+        self.failures.store(cache.failures(), Ordering::Relaxed);
+        answer
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        (self.len.load(Ordering::Relaxed), self.failures.load(Ordering::Relaxed))
+    }
+}
 
 impl Pool {
     /// Makes a pool with every cell free.
@@ -176,9 +203,7 @@ impl Pool {
         }
         Ok(Pool {
             desc,
-            caches: (0..c.workers)
-                .map(|_| CachePadded::new(WorkerCache(UnsafeCell::new(Cache::new(c.cache as usize)))))
-                .collect(),
+            caches: (0..c.workers).map(|_| CachePadded::new(WorkerCache::new(c.cache as usize))).collect(),
             ring,
             control: Mutex::new(rest.to_vec()),
             bad_frees: AtomicU64::new(0),
@@ -223,10 +248,7 @@ impl Pool {
     /// As [`Pool::alloc`], but leaves the headers as the last owner left them, for callers that write every field.
     #[inline]
     pub fn alloc_raw(&self, cpu: Cpu, out: &mut [Cell]) -> usize {
-        // SAFETY: this thread is the only one that touches this worker's cache (contract of `Cpu::assume`), and nothing
-        // called here comes back to the pool.
-        let cache = unsafe { &mut *self.caches[cpu.index()].0.get() };
-        let n = cache.take(out, &self.ring);
+        let n = self.caches[cpu.index()].with(cpu, |cache| cache.take(out, &self.ring));
         self.note_owned(&out[..n]);
         n
     }
@@ -234,12 +256,11 @@ impl Pool {
     /// Takes packets back, chains as a whole.
     #[inline]
     pub fn free(&self, cpu: Cpu, cells: &[Cell]) {
-        // SAFETY: as in alloc_raw.
-        let cache = unsafe { &mut *self.caches[cpu.index()].0.get() };
-        for &c in cells {
-            self.walk_chain(c, |c| cache.put(c, &self.ring));
-        }
-        cache.publish_len();
+        self.caches[cpu.index()].with(cpu, |cache| {
+            for &c in cells {
+                self.walk_chain(c, |c| cache.put(c, &self.ring));
+            }
+        });
     }
 
     /// [`Pool::alloc`] for threads that are no workers: takes a lock.
@@ -333,13 +354,13 @@ impl Pool {
 
     /// Free cells, roughly.
     pub fn available(&self) -> u64 {
-        let caches: u64 = self.caches.iter().map(|c| cache_counts(c).0).sum();
+        let caches: u64 = self.caches.iter().map(|c| c.counts().0).sum();
         caches + (self.ring.len() * BATCH) as u64 + lock(&self.control).len() as u64
     }
 
     /// Where the cells are.
     pub fn stats(&self) -> PoolStats {
-        let (caches, failures): (Vec<u64>, Vec<u64>) = self.caches.iter().map(cache_counts).unzip();
+        let (caches, failures): (Vec<u64>, Vec<u64>) = self.caches.iter().map(|c| c.counts()).unzip();
         let shared = (self.ring.len() * BATCH) as u64 + lock(&self.control).len() as u64;
         let total = u64::from(self.desc.cells);
         PoolStats {
@@ -399,11 +420,6 @@ impl Pool {
         #[cfg(debug_assertions)]
         assert!(self.owned[_c as usize].swap(false, Ordering::Relaxed), "cell {_c} was freed twice");
     }
-}
-
-fn cache_counts(c: &CachePadded<WorkerCache>) -> (u64, u64) {
-    // SAFETY: only the atomic counts are reached, through a raw pointer, so no reference to the rest is made.
-    unsafe { Cache::counts(c.0.get()) }
 }
 
 #[cold]
