@@ -23,8 +23,10 @@ pub(crate) fn install_panic_hook() {
 /// Runs `f`; a panic becomes its text.
 pub(crate) fn guarded<R>(f: impl FnOnce() -> R) -> Result<R, String> {
     catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
-        // A payload's own drop may panic; it is a few bytes, and this happens once per object.
-        std::mem::forget(payload);
+        // A payload is any value, whose own drop may panic once more.
+        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(again);
+        }
         LAST_PANIC.with(|last| std::mem::take(&mut *last.borrow_mut()))
     })
 }
