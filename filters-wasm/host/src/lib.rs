@@ -45,7 +45,9 @@
 //! # Ok(()) }
 //! ```
 
+mod build;
 mod engine;
+mod entry;
 mod error;
 #[cfg(test)]
 mod figures_tests;

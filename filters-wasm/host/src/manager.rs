@@ -1,24 +1,17 @@
 //! Loading, swapping and watching filters on a running router.
 
-use crate::report::{FilterDecision, FilterDetail, FilterStats, FilterStatus, State, SwapReport};
-use crate::slot::{Handover, Prepared};
+use crate::build::{build, wasm_error};
+use crate::entry::{Entry, Times, instances, micros};
+use crate::report::{FilterDecision, FilterDetail, FilterStats, FilterStatus, SwapReport};
 use crate::supervisor::{Lines, Remains, lines, start};
-use crate::version::{Artefact, Counts, FilterVersion, GenerationStats};
-use crate::{
-    Action, Attach, Dirs, Filter, FilterError, FilterSpec, GeneratedEngine, Layer, OnFault, Source, WasmError,
-};
-use sha2::{Digest, Sha256};
+use crate::version::{Artefact, Counts, FilterVersion};
+use crate::{Action, Attach, Dirs, Filter, FilterError, FilterSpec, GeneratedEngine, Layer, Source};
 use smpnet_abi::PoolDesc;
-use smpnet_bpf::{CompileOptions, Program, compile_expr, compile_wasm};
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
-
-/// Generations whose counters are kept one by one; those of older ones are summed up.
-const HISTORY: usize = 32;
+use std::time::Instant;
 
 /// All filters of a router.
 ///
@@ -30,8 +23,8 @@ pub struct FilterManager {
 }
 
 pub(crate) struct Inner {
-    attach: Arc<dyn Attach>,
-    lines: Lines,
+    pub(crate) attach: Arc<dyn Attach>,
+    pub(crate) lines: Lines,
     state: Mutex<Filters>,
 }
 
@@ -39,32 +32,6 @@ pub(crate) struct Inner {
 struct Filters {
     engine: Option<Arc<GeneratedEngine>>,
     entries: BTreeMap<String, Entry>,
-}
-
-struct Entry {
-    filter: Arc<Filter>,
-    /// Handle of the hook; `None` when faults took it off.
-    attached: Option<u64>,
-    current: Arc<FilterVersion>,
-    previous: Option<Previous>,
-    /// Newest last.
-    history: VecDeque<GenerationStats>,
-    /// Sum of the generations before the history.
-    older: Counts,
-    /// Sum of all generations but the current one, for each worker.
-    past: Vec<Counts>,
-}
-
-struct Previous {
-    generation: u64,
-    action: Action,
-    artefact: Arc<Artefact>,
-}
-
-/// Times of one publication, in microseconds.
-struct Times {
-    instantiate: f64,
-    adopt: f64,
 }
 
 impl FilterManager {
@@ -302,283 +269,12 @@ impl Filters {
     }
 }
 
-impl Entry {
-    /// Makes an instance for each worker, leaves them in the mailboxes, publishes the generation, and waits until no
-    /// worker judges by the old one.
-    fn publish(
-        &mut self,
-        inner: &Inner,
-        engine: &GeneratedEngine,
-        artefact: Arc<Artefact>,
-        action: Action,
-        restored_from: Option<u64>,
-    ) -> Result<Times, FilterError> {
-        let workers = inner.attach.workers();
-        let generation = self.current.generation + 1;
-        let version = Arc::new(FilterVersion::new(generation, action, artefact, restored_from, workers));
-        let began = Instant::now();
-        let instances = instances(engine, self.filter.name(), &version, workers)?;
-        let instantiate = micros(began);
-
-        let began = Instant::now();
-        let mut gone = Vec::new();
-        for (slot, instance) in self.filter.slots().zip(instances) {
-            gone.extend(slot.offer(instance).into_iter().flatten());
-        }
-        self.filter.published().store(version.clone());
-        inner.attach.synchronize();
-        let adopt = micros(began);
-
-        gone.extend(self.filter.slots().filter_map(|s| s.take_retired()));
-        let _ = inner.lines.bury.send(Remains::Instances(gone));
-        let old = std::mem::replace(&mut self.current, version);
-        self.remember(&old);
-        self.previous =
-            Some(Previous { generation: old.generation, action: old.action, artefact: old.artefact.clone() });
-        let _ = inner.lines.bury.send(Remains::Version(old));
-        Ok(Times { instantiate, adopt })
-    }
-
-    /// Takes over the counters of a generation that judges no more.
-    fn remember(&mut self, old: &FilterVersion) {
-        self.past.iter_mut().zip(old.counts()).for_each(|(sum, c)| sum.add(&c));
-        self.history.push_back(old.report());
-        if self.history.len() > HISTORY
-            && let Some(oldest) = self.history.pop_front()
-        {
-            self.older.add(&oldest.counts);
-        }
-    }
-
-    /// [`publish`](Self::publish) for a filter that faults may have taken off its hooks: it goes back on them. Until the new
-    /// generation is published there, the policy lets its packets pass, as they do now.
-    fn replace(
-        &mut self,
-        inner: &Inner,
-        engine: &GeneratedEngine,
-        artefact: Arc<Artefact>,
-        action: Action,
-        restored_from: Option<u64>,
-    ) -> Result<Times, FilterError> {
-        let mut back = None;
-        if self.attached.is_none() {
-            let attached = inner.attach.attach(&self.filter.place(), self.filter.clone());
-            let handle = attached.map_err(|reason| FilterError::Attach { name: self.filter.name().into(), reason })?;
-            back = Some(handle);
-        }
-        let published = self.publish(inner, engine, artefact, action, restored_from);
-        match (&published, back) {
-            (Ok(_), Some(_)) => self.attached = back,
-            (Err(_), Some(handle)) => inner.attach.detach(handle),
-            (_, None) => {}
-        }
-        published
-    }
-
-    /// The current generation failed too often: the previous one comes back. Without one, a filter that passes packets
-    /// when it fails leaves its hooks, and one that drops them stays and drops.
-    fn recover(&mut self, inner: &Inner, engine: &GeneratedEngine) {
-        let name = self.filter.name().to_owned();
-        let failed = self.current.generation;
-        let reason = self.current.first_fault.get().cloned().unwrap_or_default();
-        if let Some(previous) = self.previous.take() {
-            let from = Some(previous.generation);
-            match self.publish(inner, engine, previous.artefact, previous.action, from) {
-                Ok(_) => {
-                    // Never back to the one that failed.
-                    self.previous = None;
-                    tracing::error!(
-                        filter = name,
-                        failed,
-                        restored = from,
-                        reason,
-                        "filter failed, previous generation restored"
-                    );
-                    return;
-                }
-                Err(e) => tracing::error!(filter = name, failed, %e, "cannot restore the previous generation"),
-            }
-        }
-        if self.filter.on_fault() == OnFault::Pass
-            && let Some(handle) = self.attached.take()
-        {
-            inner.attach.detach(handle);
-            tracing::error!(filter = name, failed, reason, "filter failed and was detached: packets pass");
-        }
-    }
-
-    fn state(&self) -> State {
-        match self.attached {
-            None => State::Detached,
-            Some(_) if self.current.quarantined.load(Relaxed) => State::Faulted,
-            Some(_) => State::Running,
-        }
-    }
-
-    fn swap_report(&self, compile_us: f64, times: &Times) -> SwapReport {
-        SwapReport {
-            name: self.filter.name().into(),
-            generation: self.current.generation,
-            sha256: self.current.artefact.sha256.clone(),
-            compile_us,
-            instantiate_us: times.instantiate,
-            adopt_us: times.adopt,
-            workers: self.past.len() - 1,
-        }
-    }
-
-    fn per_worker(&self) -> Vec<Counts> {
-        let mut sums = self.past.clone();
-        sums.iter_mut().zip(self.current.counts()).for_each(|(sum, c)| sum.add(&c));
-        sums
-    }
-
-    fn total(&self) -> Counts {
-        let mut total = Counts::default();
-        self.per_worker().iter().for_each(|c| total.add(c));
-        total
-    }
-
-    fn status(&self) -> FilterStatus {
-        let at = self.filter.place();
-        FilterStatus {
-            name: self.filter.name().into(),
-            state: self.state(),
-            generation: self.current.generation,
-            action: self.current.action,
-            text: self.current.artefact.text.clone(),
-            layer: at.layer,
-            ifindex: at.ifindex,
-            dirs: at.dirs,
-            priority: at.priority,
-            on_fault: self.filter.on_fault(),
-            counts: self.total(),
-        }
-    }
-
-    fn detail(&self) -> FilterDetail {
-        let artefact = &self.current.artefact;
-        let program = artefact.program.as_ref();
-        let since = artefact.created.duration_since(UNIX_EPOCH).unwrap_or_default();
-        FilterDetail {
-            status: self.status(),
-            sha256: artefact.sha256.clone(),
-            created_unix_ms: since.as_millis() as u64,
-            previous: self.previous.as_ref().map(|p| p.generation),
-            restored_from: self.current.restored_from,
-            program: program.map_or(Vec::new(), |p| smpnet_bpf::disasm(p.insns()).lines().map(Into::into).collect()),
-            wasm_bytes: artefact.wasm_bytes,
-            adopted: self.filter.slots().map(|s| s.adopted()).collect(),
-            generations: self.generations(),
-            last_fault: self.current.first_fault.get().cloned(),
-        }
-    }
-
-    fn generations(&self) -> Vec<GenerationStats> {
-        self.history.iter().cloned().chain([self.current.report()]).collect()
-    }
-
-    fn stats(&self) -> FilterStats {
-        let per_worker = self.per_worker();
-        let mut total = Counts::default();
-        per_worker.iter().for_each(|c| total.add(c));
-        FilterStats {
-            name: self.filter.name().into(),
-            generation: self.current.generation,
-            ns_per_packet: total.ns_per_packet(),
-            total,
-            per_worker,
-            generations: self.generations(),
-            older: self.older,
-        }
-    }
-
-    fn decide(&self, packet: &[u8]) -> FilterDecision {
-        let version = &self.current;
-        let wirelen = u32::try_from(packet.len()).unwrap_or(u32::MAX);
-        let matched = version.artefact.program.as_ref().map(|p| p.run(packet, wirelen) != 0);
-        let verdict = match matched {
-            None => "unknown",
-            Some(m) if m == (version.action == Action::Pass) => "pass",
-            Some(_) => "drop",
-        };
-        FilterDecision {
-            filter: self.filter.name().into(),
-            generation: version.generation,
-            text: version.artefact.text.clone(),
-            action: version.action,
-            matched,
-            verdict,
-        }
-    }
-}
-
 fn check_name(name: &str) -> Result<(), FilterError> {
     let good = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     match name.len() {
         1..=63 if name.bytes().all(good) => Ok(()),
         _ => Err(FilterError::BadName(name.into())),
     }
-}
-
-/// One instance for each worker.
-fn instances(
-    engine: &GeneratedEngine,
-    name: &str,
-    version: &Arc<FilterVersion>,
-    workers: usize,
-) -> Result<Vec<Handover>, FilterError> {
-    let make = || engine.instantiate(&version.artefact.module).map_err(|e| wasm_error(name, e));
-    (0..workers).map(|_| Ok(Box::new(Prepared { version: version.clone(), instance: make()? }))).collect()
-}
-
-/// Compiles a filter's code.
-fn build(engine: &GeneratedEngine, name: &str, source: &Source, layer: Layer) -> Result<Arc<Artefact>, FilterError> {
-    let options = CompileOptions { pool_pages: engine.pool_pages() };
-    let (program, text) = match source {
-        Source::Expr(text) => {
-            let error = |reason: String| FilterError::Expression { name: name.into(), reason };
-            let compiled =
-                compile_expr(text, layer.dlt()).map_err(|e| error(crate::error::one_line(&e.to_string())))?;
-            (Some(compiled.program), text.trim().to_owned())
-        }
-        Source::Program(program) => {
-            (Some(program.clone()), format!("program of {} instructions", program.insns().len()))
-        }
-        Source::Wasm(bytes) => (None, format!("generated module of {} bytes", bytes.len())),
-    };
-    let compiled;
-    let wasm = match (&program, source) {
-        (None, Source::Wasm(bytes)) => bytes,
-        (program, _) => {
-            compiled = program.as_ref().map_or(Vec::new(), |p| compile_wasm(p, &options));
-            &compiled
-        }
-    };
-    let module = engine.compile(wasm).map_err(|e| wasm_error(name, e))?;
-    let sha256 = Sha256::digest(wasm).iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
-    let reach = program.as_ref().map_or(usize::MAX, reach);
-    let created = SystemTime::now();
-    Ok(Arc::new(Artefact { module, program, reach, text, sha256, wasm_bytes: wasm.len(), created }))
-}
-
-/// How many bytes of a packet a program may look at.
-fn reach(program: &Program) -> usize {
-    match program.reach() {
-        (fixed, false) => usize::try_from(fixed).unwrap_or(usize::MAX),
-        (_, true) => usize::MAX,
-    }
-}
-
-fn wasm_error(name: &str, source: WasmError) -> FilterError {
-    FilterError::Wasm { name: name.into(), source }
-}
-
-fn micros(since: Instant) -> f64 {
-    since.elapsed().as_nanos() as f64 / 1000.0
 }
 
 #[cfg(test)]

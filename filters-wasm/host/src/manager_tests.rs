@@ -1,7 +1,7 @@
 use super::*;
-use crate::FAULTS_MAX;
 use crate::testpool::{DATA_OFF, first_byte_is, module};
 use crate::testrouter::{TestRouter, udp, udp_frame};
+use crate::{FAULTS_MAX, OnFault, State};
 use smpnet_abi::verdict::{DROP, PASS};
 
 fn expr(text: &str) -> Source {
