@@ -14,14 +14,14 @@ use smpnet_runtime::{HugePages, PoolConfig, Runtime, RuntimeConfig};
 use smpnet_stack::{AddrOptions, ArpSpec, IfIndex, IfStatus, Ipv4Net, RouteSpec, Stack, StackEvent};
 use std::net::Ipv4Addr;
 use std::sync::mpsc::Receiver;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A router that forwards from `src0` to `out0`, and has the fixture plugin loaded.
 struct Router {
-    runtime: std::sync::Arc<Runtime>,
-    stack: std::sync::Arc<Stack>,
-    registry: PluginRegistry,
+    runtime: Arc<Runtime>,
+    stack: Arc<Stack>,
+    registry: Arc<PluginRegistry>,
     host: &'static HostServices,
     ports: Vec<(IfIndex, &'static DriverTable, PortInfo)>,
     // The process has one table of services, so the routers of the tests come one after the other.
@@ -36,7 +36,8 @@ impl Router {
         let runtime = Runtime::start(RuntimeConfig { cpus: vec![None; 2], pool, ..Default::default() }).unwrap();
         let stack = Stack::new(runtime.clone()).unwrap();
         let host = host::install(runtime.clone(), stack.clone());
-        let registry = PluginRegistry::new(host);
+        let registry = Arc::new(PluginRegistry::new(host));
+        registry.register_sysctl(runtime.sysctl());
         registry.load(&libraries::built("smpnet_null")).unwrap();
         registry.load(&libraries::built("fixture_drivers")).unwrap();
         let mut router = Router { runtime, stack, registry, host, ports: Vec::new(), _alone: alone };
@@ -128,7 +129,10 @@ impl Router {
         assert!(self.interface("src0").quarantine.is_none() && self.interface("out0").quarantine.is_none());
         self.registry.quarantine(&self.interface(name).driver, &reason);
         let plugin = self.registry.list().into_iter().find(|p| p.name == "fixture").unwrap();
-        assert_eq!(plugin.error, Some(reason));
+        let error = plugin.error.unwrap();
+        assert!(error.contains("libfixture_drivers.so") && error.contains(&reason), "{error}");
+        let count = self.runtime.sysctl().get("kern.plugin.quarantined").unwrap();
+        assert_eq!(count.to_string(), "1");
     }
 
     /// Ends the router: every packet is accounted for and every cell is back in the pool.
@@ -162,6 +166,9 @@ fn a_panic_in_open_is_an_error_with_the_panics_text_and_place() {
     let (code, text) = router.port("bad0", "fixture_panic_open", "{}").unwrap_err();
     assert_eq!(code, FAULT);
     assert!(text.contains("panic in open: the fixture does not open bad0 at ") && text.contains("panics.rs"), "{text}");
+    let told = router.registry.not_made("fixture_panic_open", &text);
+    assert!(told.contains(&text) && told.contains("libfixture_drivers.so"), "{told}");
+    assert_eq!(router.runtime.sysctl().get("kern.plugin.not_made").unwrap().to_string(), "1");
     router.progress();
     router.end();
 }

@@ -44,6 +44,7 @@ pub struct PluginRegistry {
 struct Counts {
     refused: [AtomicU64; LoadError::CODES.len()],
     quarantined: AtomicU64,
+    not_made: AtomicU64,
 }
 
 /// A file that was to be a plugin.
@@ -122,7 +123,7 @@ impl PluginRegistry {
         self.host
     }
 
-    /// Registers `kern.plugin.loaded`, `.quarantined` and `.refused.<reason>`.
+    /// Registers `kern.plugin.loaded`, `.quarantined`, `.not_made` and `.refused.<reason>`.
     pub fn register_sysctl(self: &Arc<Self>, sysctl: &Sysctl) {
         let registry = Arc::downgrade(self);
         let loaded = move || registry.upgrade().map_or(0, |r| r.loaded() as u64);
@@ -130,6 +131,13 @@ impl PluginRegistry {
         let counts = self.counts.clone();
         let quarantined = move || counts.quarantined.load(Ordering::Relaxed);
         sysctl.add("kern.plugin.quarantined", "failures of what plugins made", Node::read_only(quarantined));
+        let counts = self.counts.clone();
+        let not_made = move || counts.not_made.load(Ordering::Relaxed);
+        sysctl.add(
+            "kern.plugin.not_made",
+            "ports and interfaces that a plugin failed to make",
+            Node::read_only(not_made),
+        );
         for (i, code) in LoadError::CODES.iter().enumerate() {
             let counts = self.counts.clone();
             let path = format!("kern.plugin.refused.{code}");
@@ -263,13 +271,24 @@ impl PluginRegistry {
     /// failure of a plugin stays the one that the list shows.
     pub fn quarantine(&self, name: &str, reason: &str) {
         self.counts.quarantined.fetch_add(1, Ordering::Relaxed);
-        let mut plugins = self.lock();
-        let makes = |p: &&mut Plugin| p.tables.iter().any(|t| t.name() == name);
-        if let Some(plugin) = plugins.iter_mut().find(makes)
-            && plugin.status.state == PluginState::Loaded
-        {
-            plugin.status.state = PluginState::Quarantined;
-            plugin.status.error = Some(reason.to_owned());
+        if let Some(plugin) = self.lock().iter_mut().find(|p| p.makes(name)) {
+            let status = &mut plugin.status;
+            let error = format!("{}: \"{name}\": {reason}", status.file.display());
+            tracing::error!(plugin = status.name, "{error}");
+            if status.state == PluginState::Loaded {
+                status.state = PluginState::Quarantined;
+                status.error = Some(error);
+            }
+        }
+    }
+
+    /// Notes that the driver or kind `name` failed to make something (`open`, `create`). Returns the reason that the
+    /// plugin gave, with the plugin's file.
+    pub fn not_made(&self, name: &str, reason: &str) -> String {
+        self.counts.not_made.fetch_add(1, Ordering::Relaxed);
+        match self.lock().iter().find(|p| p.makes(name)) {
+            Some(plugin) => format!("{reason} (\"{name}\" of {})", plugin.status.file.display()),
+            None => reason.to_owned(),
         }
     }
 
@@ -301,6 +320,12 @@ impl PluginRegistry {
         let plugins = self.lock();
         let mut named = plugins.iter().flat_map(|p| &p.tables).filter(|t| t.name() == name);
         named.find_map(|t| pick(*t))
+    }
+}
+
+impl Plugin {
+    fn makes(&self, name: &str) -> bool {
+        self.tables.iter().any(|t| t.name() == name)
     }
 }
 
