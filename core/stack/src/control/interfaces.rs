@@ -325,10 +325,17 @@ impl Stack {
         tracing::error!(interface = %old.name, reason, "interface quarantined");
         self.put((*old).clone());
         self.state_changed(&mut control, index);
-        let pollers = control.ifs.get_mut(&index).map(|ic| std::mem::take(&mut ic.pollers)).unwrap_or_default();
+        // The pollers go when their workers give them up; `detach` asks for them again and so waits for it.
+        let pollers = control.ifs.get(&index).map(|ic| ic.pollers.clone()).unwrap_or_default();
         drop(control);
-        for id in pollers {
-            drop(self.rt.remove_poller(id));
+        let rt = self.rt.clone();
+        let given_up = self.rt.work().enqueue(move || {
+            for id in pollers {
+                drop(rt.remove_poller(id));
+            }
+        });
+        if given_up.is_err() {
+            tracing::warn!(interface = %old.name, "the pollers of a quarantined interface stay until it is detached");
         }
         self.emit("quarantine", &old.name, reason.to_owned());
         Ok(())

@@ -1,1 +1,10 @@
-//! Scenarios of a whole router.
+//! Scenarios of a whole router: literal frames go in by ports in memory, and what comes out is looked at.
+
+mod arp;
+mod faults;
+mod forward;
+mod fragments;
+mod frames;
+mod local;
+mod rig;
+mod tunnels;

@@ -1,0 +1,230 @@
+//! Filters, plugins that break the rules, and interfaces that come and go.
+
+use super::frames::*;
+use super::rig::*;
+use crate::error::StackError;
+use crate::stack::Stack;
+use crate::types::{AddrOptions, Dirs, Layer};
+use smpnet_abi::{Cell, DropReason, PortInfo, RX_FAULT, verdict};
+use smpnet_runtime::{HookCx, HugePages, PfilHook, PoolConfig, Runtime, RuntimeConfig};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Drops UDP to one port; the data begins where the layer says.
+struct Block {
+    port: u16,
+    at: usize,
+    seen: AtomicU64,
+}
+
+impl Block {
+    fn new(port: u16, layer: Layer) -> Arc<Block> {
+        Arc::new(Block { port, at: if layer == Layer::Ether { 36 } else { 22 }, seen: AtomicU64::new(0) })
+    }
+}
+
+impl PfilHook for Block {
+    fn name(&self) -> &str {
+        "block"
+    }
+
+    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
+        for (c, v) in cells.iter().zip(verdicts) {
+            self.seen.fetch_add(1, Ordering::Relaxed);
+            let p = cx.pool.packet(*c);
+            if p.data().get(self.at..self.at + 2) == Some(&self.port.to_be_bytes()) {
+                *v = verdict::DROP;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_filter_drops_at_each_hook_and_cached_flows_do_not_escape_it() {
+    let places = [
+        (Layer::Ether, Dirs::In, 0),
+        (Layer::Inet, Dirs::In, 0),
+        (Layer::Inet, Dirs::Out, 1),
+        (Layer::Ether, Dirs::Out, 1),
+    ];
+    for (layer, dirs, port) in places {
+        for everywhere in [true, false] {
+            let mut r = Rig::router();
+            let ifindex = (!everywhere).then(|| r.index(port));
+            let blocked = udp("10.0.1.2", "10.0.2.2", 9, 5000, b"");
+            let free = udp("10.0.1.2", "10.0.2.2", 9, 5001, b"");
+            r.from_a(&blocked);
+            r.from_a(&free);
+            assert_eq!(r.take(1).len(), 2);
+            let hook = Block::new(5000, layer);
+            let id = r.stack.pfil_attach(layer, ifindex, dirs, 0, hook.clone()).unwrap();
+            r.from_a(&blocked);
+            r.from_a(&free);
+            let out = r.take(1);
+            assert_eq!(out.len(), 1, "{layer:?} {dirs:?}");
+            assert_eq!(ip_of(&out[0]).0.ttl, 63);
+            assert_eq!((r.dropped(DropReason::Filtered), hook.seen.load(Ordering::Relaxed)), (1, 2));
+            assert_eq!(r.stack.hooks()[0].name, "block");
+            let other = Block::new(5001, layer);
+            r.stack.pfil_replace(id, other).unwrap();
+            r.from_a(&blocked);
+            r.from_a(&free);
+            assert_eq!(r.take(1).len(), 1);
+            r.stack.pfil_detach(id).unwrap();
+            r.from_a(&blocked);
+            assert_eq!(r.take(1).len(), 1);
+            assert!(matches!(r.stack.pfil_detach(id), Err(StackError::NoHook(_))));
+            r.balanced();
+        }
+    }
+}
+
+#[test]
+fn a_port_that_breaks_the_rules_is_quarantined_and_the_others_go_on() {
+    for (n, cells, what) in [
+        (65, vec![], "more packets than it was asked for"),
+        (RX_FAULT, vec![], "rx_burst failed"),
+        (1, vec![0xdead_beef], "bad packet"),
+    ] {
+        let mut r = Rig::router();
+        r.port("c0", "10.0.9.1/24");
+        let events = r.stack.events();
+        *r.wire(2).misbehave.lock().unwrap() = Some((n, cells));
+        r.run();
+        let all = r.stack.interfaces();
+        let c0 = all.iter().find(|i| i.name == "c0").unwrap();
+        assert!(!c0.running);
+        assert!(c0.quarantine.as_ref().is_some_and(|q| q.contains(what)), "{:?}", c0.quarantine);
+        assert!(events.try_iter().any(|e| e.kind == "quarantine" && e.interface == "c0"));
+        let calls = *r.wire(2).calls.lock().unwrap();
+        r.from_a(&udp("10.0.1.2", "10.0.2.2", 1, 2, b""));
+        assert_eq!(r.take(1).len(), 1, "the router forwards on its other ports");
+        r.from_a(&udp("10.0.1.2", "10.0.9.2", 1, 2, b""));
+        assert_eq!(*r.wire(2).calls.lock().unwrap(), calls, "and calls nothing of the bad one");
+        assert_eq!(r.dropped(DropReason::IfDown), 1);
+        r.balanced();
+    }
+}
+
+#[test]
+fn an_interface_that_is_down_takes_and_sends_nothing() {
+    let mut r = Rig::router();
+    let p = udp("10.0.1.2", "10.0.2.2", 1, 2, b"");
+    r.from_a(&p);
+    r.stack.set_up(r.index(1), false).unwrap();
+    r.from_a(&p);
+    assert_eq!((r.take(1).len(), r.dropped(DropReason::IfDown)), (1, 1));
+    assert!(r.stack.arp_list().iter().all(|a| a.interface != "b0"), "its neighbours are forgotten");
+    r.stack.set_up(r.index(1), true).unwrap();
+    r.teach(1, "10.0.2.2", HOST_B);
+    r.from_a(&p);
+    assert_eq!(r.take(1).len(), 1);
+    r.balanced();
+}
+
+#[test]
+fn bad_requests_say_what_is_wrong_and_change_nothing() {
+    let mut r = Rig::router();
+    let s = r.stack.clone();
+    let (a0, b0) = (r.index(0), r.index(1));
+    let before = (s.routes(), s.interfaces().len());
+    let say = |e: Result<(), StackError>| e.unwrap_err().to_string();
+    let add = |i, a: &str| say(s.addr_add(i, net(a), AddrOptions::default()));
+    assert_eq!(add(b0, "10.0.1.7/16"), "10.0.1.7/16 overlaps 10.0.1.1/24 of interface `a0`");
+    assert!(add(b0, "224.0.0.1/24").contains("multicast"));
+    assert!(add(b0, "10.9.9.0/24").contains("network's own"));
+    assert!(add(b0, "127.0.0.2/32").contains("loopback"));
+    assert!(say(s.addr_del(a0, net("10.0.1.9/24"))).contains("has no address 10.0.1.9/24"));
+    assert!(say(s.route_delete(net("10.0.1.0/24"))).contains("belongs to an address of interface `a0`"));
+    assert!(say(s.route_delete(net("10.77.0.0/24"))).contains("no route to 10.77.0.0/24"));
+    let via = |d: &str, g: &str| crate::types::RouteSpec::via(net(d), g.parse().unwrap());
+    assert!(say(s.route_add(&via("10.3.0.0/16", "192.0.2.1"))).contains("gateway 192.0.2.1"));
+    assert!(say(s.route_add(&via("10.0.1.0/24", "10.0.2.2"))).contains("exists already"));
+    assert!(say(s.route_add(&via("10.3.0.0/16", "10.0.2.1"))).contains("address of this router"));
+    assert!(say(s.set_mtu(a0, 60)).contains("68 to 9000"));
+    assert!(s.if_reserve("a0").unwrap_err().to_string().contains("exists already"));
+    assert!(s.if_reserve("a name with spaces").unwrap_err().to_string().contains("is not an interface name"));
+    assert_eq!((s.routes(), s.interfaces().len()), before);
+    r.balanced();
+}
+
+#[test]
+fn an_address_leaves_exactly_its_routes_behind_and_takes_them_along() {
+    let r = Rig::router();
+    let routes = |r: &Rig| r.stack.routes().iter().map(|r| (r.dst.to_string(), r.flags.clone())).collect::<Vec<_>>();
+    let before = routes(&r);
+    r.address(r.index(1), "10.0.5.1/24");
+    let new: Vec<_> = routes(&r).into_iter().filter(|x| !before.contains(x)).collect();
+    let want = [("10.0.5.0/32", "UHb"), ("10.0.5.0/24", "UC"), ("10.0.5.1/32", "UHl"), ("10.0.5.255/32", "UHb")];
+    let mut new: Vec<_> = new.iter().map(|(d, f)| (d.as_str(), f.as_str())).collect();
+    new.sort_unstable();
+    let mut want = want.to_vec();
+    want.sort_unstable();
+    assert_eq!(new, want);
+    r.stack.addr_del(r.index(1), net("10.0.5.1/24")).unwrap();
+    assert_eq!(routes(&r), before);
+    let answer = r.stack.route_get("10.0.2.77".parse().unwrap());
+    assert_eq!(answer.source.unwrap().to_string(), "10.0.2.1");
+    assert_eq!(answer.route.unwrap().kind, "connected");
+}
+
+#[test]
+fn interfaces_come_and_go_under_traffic_without_losing_count() {
+    let pool = PoolConfig { cells: 4096, workers: 2, huge_pages: HugePages::Never, ..PoolConfig::default() };
+    let config = RuntimeConfig { cpus: vec![None; 2], pool, ..RuntimeConfig::default() };
+    let rt = Runtime::start(config).unwrap();
+    let stack = Stack::new(rt.clone()).unwrap();
+    let attach = |name: &str, address: &str, last: u8| {
+        let index = stack.if_reserve(name).unwrap();
+        let port: &'static MemPort = Box::leak(Box::new(MemPort { rt: Some(rt.clone()), ..MemPort::default() }));
+        let info = PortInfo {
+            size: size_of::<PortInfo>() as u32,
+            flags: smpnet_abi::port_flags::POLL_ONLY,
+            port: std::ptr::from_ref(port).cast_mut().cast(),
+            rx_queues: 1,
+            tx_queues: 1,
+            mtu: 1500,
+            mtu_max: 1500,
+            offloads: 0,
+            mac: smpnet_abi::MacAddr { bytes: [2, 0, 0, 0, 3, last] },
+            rss_table: 0,
+            rss_key: 0,
+            _pad: [0; 3],
+        };
+        stack.attach_port(index, &TABLE, info).unwrap();
+        stack.set_up(index, true).unwrap();
+        stack.addr_add(index, net(address), AddrOptions { dad_count: Some(0) }).unwrap();
+        (index, port)
+    };
+    let (_, a) = attach("a0", "10.0.1.1/24", 1);
+    let to_a = smpnet_abi::MacAddr { bytes: [2, 0, 0, 0, 3, 1] };
+    for round in 0..20u8 {
+        let (b0, b) = attach("b0", "10.0.2.1/24", 2);
+        for i in 0..100u16 {
+            let p = udp("10.0.1.2", &format!("10.0.2.{}", 2 + i % 5), i, 2, &[round]);
+            let bytes = ip_frame(to_a, mac(HOST_A), &p);
+            a.rx.lock().unwrap().push_back(Wire { bytes, ..Wire::default() });
+        }
+        let to_b = smpnet_abi::MacAddr { bytes: [2, 0, 0, 0, 3, 2] };
+        for h in 2..5u8 {
+            let bytes = arp_request(mac("02:00:00:00:00:0b"), &format!("10.0.2.{h}"), "10.0.2.1");
+            b.rx.lock().unwrap().push_back(Wire { bytes, ..Wire::default() });
+        }
+        let _ = to_b;
+        std::thread::sleep(Duration::from_millis(u64::from(round % 4)));
+        stack.detach(b0).unwrap();
+        assert!(stack.if_by_name("b0").is_none());
+    }
+    let end = Instant::now() + Duration::from_secs(5);
+    while !a.rx.lock().unwrap().is_empty() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let gone = stack.shutdown();
+    assert_eq!(gone.len(), 1);
+    let acc = stack.accounting();
+    assert_eq!((acc.missing(), acc.held), (0, 0), "{acc:?}");
+    assert!(acc.received >= 1000, "{acc:?}");
+    let report = rt.stop();
+    assert_eq!(report.cells_in_use, 0, "{report:?}");
+}

@@ -1,0 +1,269 @@
+//! Interface kinds: a tunnel and a tagged interface made for these tests.
+
+use super::frames::*;
+use super::rig::*;
+use crate::stack::Stack;
+use crate::types::{AddrOptions, IfIndex, NextHopSpec, RouteKind, RouteSpec};
+use crate::wire::ipv4::{Ipv4, proto};
+use smpnet_abi::{
+    Cell, DropReason, ErrBuf, HostServices, IfConfig, IfKindInfo, IfKindTable, MacAddr, Text, UNSUPPORTED, if_type,
+    offload, pkt_flags,
+};
+use smpnet_runtime::Cpu;
+use std::ffi::c_void;
+use std::sync::{Arc, Weak};
+
+struct Tunnel {
+    stack: Weak<Stack>,
+    index: u32,
+    local: u32,
+    remote: u32,
+    parent: u32,
+    vid: u16,
+}
+
+unsafe fn tunnel<'a>(h: *mut c_void) -> (&'a Tunnel, Arc<Stack>) {
+    // SAFETY: handles are leaked tunnels.
+    let t: &Tunnel = unsafe { &*h.cast() };
+    (t, t.stack.upgrade().unwrap())
+}
+
+unsafe fn slice<'a>(cells: *const Cell, n: u32) -> &'a [Cell] {
+    // SAFETY: the caller's array has `n` cells.
+    unsafe { std::slice::from_raw_parts(cells, n as usize) }
+}
+
+unsafe extern "C" fn gif_output(h: *mut c_void, worker: u32, cells: *const Cell, n: u32) -> i32 {
+    // SAFETY: the caller's contract.
+    let ((t, s), cells, cpu) = unsafe { (tunnel(h), slice(cells, n), Cpu::assume(worker)) };
+    for c in cells {
+        let mut p = s.rt.pool().packet(*c);
+        let total = 20 + p.len() as u16;
+        p.push_front(20).unwrap();
+        let outer = Ipv4 {
+            header_len: 20,
+            tos: 0,
+            total_len: total,
+            id: 0,
+            frag: 0,
+            ttl: 30,
+            proto: proto::IPIP,
+            checksum: 0,
+            src: t.local,
+            dst: t.remote,
+        };
+        outer.emit(p.data_mut());
+    }
+    s.ip_output(cpu, cells);
+    0
+}
+
+unsafe extern "C" fn gif_input(h: *mut c_void, worker: u32, cells: *const Cell, n: u32) -> i32 {
+    // SAFETY: the caller's contract.
+    let ((t, s), cells, cpu) = unsafe { (tunnel(h), slice(cells, n), Cpu::assume(worker)) };
+    for c in cells {
+        let mut p = s.rt.pool().packet(*c);
+        let header = usize::from(p.hdr().l4_off - p.hdr().l3_off);
+        assert!(p.pull_front(header));
+        p.hdr_mut().ether_type = 0x0800;
+    }
+    s.if_input(cpu, t.index, cells);
+    0
+}
+
+unsafe extern "C" fn vlan_output(h: *mut c_void, worker: u32, cells: *const Cell, n: u32) -> i32 {
+    // SAFETY: the caller's contract.
+    let ((t, s), cells, cpu) = unsafe { (tunnel(h), slice(cells, n), Cpu::assume(worker)) };
+    for c in cells {
+        let mut p = s.rt.pool().packet(*c);
+        let h = p.hdr_mut();
+        h.flags |= pkt_flags::VLAN;
+        h.vlan_tci = t.vid;
+    }
+    s.if_output(cpu, t.parent, cells);
+    0
+}
+
+unsafe extern "C" fn vlan_input(h: *mut c_void, worker: u32, cells: *const Cell, n: u32) -> i32 {
+    // SAFETY: the caller's contract.
+    let ((t, s), cells, cpu) = unsafe { (tunnel(h), slice(cells, n), Cpu::assume(worker)) };
+    for c in cells {
+        let mut p = s.rt.pool().packet(*c);
+        assert_eq!(p.hdr().vlan_tci & 0xfff, t.vid);
+        p.hdr_mut().flags &= !pkt_flags::VLAN;
+    }
+    s.if_input(cpu, t.index, cells);
+    0
+}
+
+unsafe extern "C" fn create(_: *const HostServices, _: *const IfConfig, _: *mut IfKindInfo, _: *mut ErrBuf) -> i32 {
+    UNSUPPORTED
+}
+unsafe extern "C" fn configure(_: *mut c_void, _: *const IfConfig, _: *mut IfKindInfo, _: *mut ErrBuf) -> i32 {
+    UNSUPPORTED
+}
+unsafe extern "C" fn destroy(_: *mut c_void) -> i32 {
+    0
+}
+unsafe extern "C" fn status(_: *mut c_void, _: *mut ErrBuf) -> i32 {
+    UNSUPPORTED
+}
+
+static GIF: IfKindTable = IfKindTable {
+    size: size_of::<IfKindTable>() as u32,
+    flags: 0,
+    name: Text::new("gif"),
+    summary: Text::new("IPv4 in IPv4"),
+    create,
+    destroy,
+    configure,
+    output: gif_output,
+    input: gif_input,
+    status,
+};
+
+static VLAN: IfKindTable = IfKindTable { name: Text::new("vlan"), output: vlan_output, input: vlan_input, ..GIF };
+
+fn kind(r: &Rig, name: &str, table: &'static IfKindTable, local: &str, remote: &str, parent: u32, vid: u16) -> IfIndex {
+    let index = r.stack.if_reserve(name).unwrap();
+    let t: &'static Tunnel = Box::leak(Box::new(Tunnel {
+        stack: Arc::downgrade(&r.stack),
+        index: index.get(),
+        local: ip(local),
+        remote: ip(remote),
+        parent,
+        vid,
+    }));
+    let raw = vid == 0;
+    let info = IfKindInfo {
+        size: size_of::<IfKindInfo>() as u32,
+        if_type: if raw { if_type::RAW_IP } else { if_type::ETHER },
+        handle: std::ptr::from_ref(t).cast_mut().cast(),
+        mtu: if raw { 1280 } else { 1500 },
+        mtu_min: 68,
+        mtu_max: 8192,
+        offloads: offload::SCATTER,
+        parent,
+        // A tagged interface has its parent's address, as vlan(4) has.
+        mac: r.stack.if_info(parent).map_or(MacAddr::default(), |i| i.mac),
+        _pad: 0,
+    };
+    r.stack.attach_kind(index, table, info).unwrap();
+    r.stack.set_up(index, true).unwrap();
+    index
+}
+
+fn gif(r: &Rig, name: &str, local: &str, remote: &str) -> IfIndex {
+    let index = kind(r, name, &GIF, local, remote, 0, 0);
+    let key = crate::encap_key(local.parse().unwrap(), remote.parse().unwrap(), proto::IPIP);
+    r.stack.encap_attach(index, &key).unwrap();
+    index
+}
+
+fn dev(dst: &str, i: IfIndex) -> RouteSpec {
+    RouteSpec { dst: net(dst), kind: RouteKind::Forward(vec![NextHopSpec::dev(i)]) }
+}
+
+#[test]
+fn packets_go_into_a_tunnel_and_come_out_of_it() {
+    let mut r = Rig::router();
+    let g = gif(&r, "gif0", "10.0.2.1", "10.0.2.2");
+    r.stack.route_add(&dev("172.16.0.0/16", g)).unwrap();
+    let inner = udp("10.0.1.2", "172.16.0.9", 1, 2, b"inside");
+    for _ in 0..2 {
+        r.from_a(&inner);
+        let out = r.take(1);
+        let (outer, body) = ip_of(&out[0]);
+        assert_eq!((outer.src, outer.dst, outer.proto), (ip("10.0.2.1"), ip("10.0.2.2"), proto::IPIP));
+        let (h, _) = ip_of_packet(&body);
+        assert_eq!((h.dst, h.ttl), (ip("172.16.0.9"), 63));
+    }
+    let back = udp("172.16.0.9", "10.0.1.2", 2, 1, b"and back");
+    let outer = packet(header("10.0.2.2", "10.0.2.1", proto::IPIP, back.len()), &back);
+    let f = ip_frame(r.mac(1), mac(HOST_B), &outer);
+    r.send(1, f);
+    let out = r.take(0);
+    assert_eq!(ip_of(&out[0]).0.src, ip("172.16.0.9"));
+    let all = r.stack.interfaces();
+    let c = all.iter().find(|i| i.name == "gif0").unwrap().counters;
+    assert_eq!((c.ipackets, c.opackets), (1, 2));
+    let stranger = packet(header("10.0.2.3", "10.0.2.1", proto::IPIP, back.len()), &back);
+    let f = ip_frame(r.mac(1), mac(HOST_B), &stranger);
+    r.send(1, f);
+    assert_eq!((r.dropped(DropReason::EncapUnknown), r.stat("nogif")), (1, 1));
+    r.balanced();
+}
+
+#[test]
+fn a_tunnel_that_leads_into_itself_ends() {
+    let mut r = Rig::router();
+    let g = gif(&r, "gif0", "10.0.2.1", "192.168.9.9");
+    r.stack.route_add(&dev("192.168.9.0/24", g)).unwrap();
+    r.from_a(&udp("10.0.1.2", "192.168.9.1", 1, 2, b""));
+    assert_eq!(r.dropped(DropReason::EncapNest), 1);
+    r.balanced();
+}
+
+#[test]
+fn two_tunnels_cannot_have_the_same_key() {
+    let r = Rig::router();
+    let g = gif(&r, "gif0", "10.0.2.1", "10.0.2.2");
+    let h = kind(&r, "gif1", &GIF, "10.0.2.1", "10.0.2.2", 0, 0);
+    let key = crate::encap_key("10.0.2.1".parse().unwrap(), "10.0.2.2".parse().unwrap(), proto::IPIP);
+    let e = r.stack.encap_attach(h, &key).unwrap_err().to_string();
+    assert!(e.contains("gif0"), "{e}");
+    assert!(r.stack.encap_detach(h, &key).is_err());
+    r.stack.encap_detach(g, &key).unwrap();
+    r.stack.encap_attach(h, &key).unwrap();
+}
+
+#[test]
+fn tagged_frames_go_by_their_vlan_interface_in_both_directions() {
+    let mut r = Rig::router();
+    let parent = r.index(1);
+    let v = kind(&r, "vlan10", &VLAN, "0.0.0.0", "0.0.0.0", parent.get(), 10);
+    r.stack.vlan_attach(parent, 10, v).unwrap();
+    assert!(r.stack.vlan_attach(parent, 10, v).is_err(), "taken");
+    assert!(r.stack.vlan_attach(parent, 4095, v).is_err());
+    r.stack.addr_add(v, net("10.0.10.1/24"), AddrOptions { dad_count: Some(0) }).unwrap();
+    r.run();
+    r.take(1);
+    let vmac = r.mac(1);
+    let tag = |f: Vec<u8>, vid: u8| {
+        let mut t = f[..12].to_vec();
+        t.extend_from_slice(&[0x81, 0, 0, vid]);
+        t.extend_from_slice(&f[12..]);
+        t
+    };
+    r.send(1, tag(arp_request(mac(HOST_B), "10.0.10.2", "10.0.10.1"), 10));
+    let out = r.take(1);
+    assert_eq!(out[0][12..16], [0x81, 0, 0, 10], "the answer is tagged");
+    r.send(1, tag(ip_frame(vmac, mac(HOST_B), &echo("10.0.10.2", "10.0.10.1", 1, b"tagged")), 10));
+    let out = r.take(1);
+    assert_eq!(out[0][12..16], [0x81, 0, 0, 10]);
+    let (h, _) = ip_of_packet(&out[0][18..]);
+    assert_eq!(h.dst, ip("10.0.10.2"));
+    r.from_a(&udp("10.0.1.2", "10.0.10.2", 1, 2, b"routed into the vlan"));
+    let out = r.take(1);
+    assert_eq!(out[0][12..18], [0x81, 0, 0, 10, 8, 0]);
+    r.send(1, tag(ip_frame(r.mac(1), mac(HOST_B), &echo("10.0.2.2", "10.0.2.1", 1, b"priority")), 0));
+    assert_eq!(r.take(1).len(), 1, "id 0 counts as untagged");
+    r.send(1, tag(ip_frame(vmac, mac(HOST_B), &echo("10.0.10.2", "10.0.10.1", 1, b"")), 11));
+    assert_eq!(r.dropped(DropReason::VlanUnknown), 1);
+    r.balanced();
+}
+
+#[test]
+fn a_vlan_follows_the_link_of_its_parent() {
+    let mut r = Rig::router();
+    let parent = r.index(1);
+    let v = kind(&r, "vlan10", &VLAN, "0.0.0.0", "0.0.0.0", parent.get(), 10);
+    let running = |r: &Rig| r.stack.interfaces().iter().find(|i| i.index == v).unwrap().running;
+    assert!(running(&r));
+    r.stack.link_event(parent.get(), smpnet_abi::LinkState::default());
+    r.run();
+    assert!(!running(&r));
+    r.stack.link_event(parent.get(), smpnet_abi::LinkState { state: 1, ..Default::default() });
+    r.run();
+    assert!(running(&r));
+}
