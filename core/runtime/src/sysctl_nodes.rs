@@ -169,6 +169,8 @@ pub(crate) fn workqueue(tree: &Sysctl, queue: &Arc<Workqueue>) {
         ("panics", "pieces of work that panicked", |s| s.panics),
     ];
     let path = format!("kern.workqueue.{}", part(queue.name()));
+    // The nodes of a queue that is gone make room for one of the same name.
+    tree.remove_tree(&path);
     for (name, doc, field) in fields {
         let queue = Arc::downgrade(queue);
         let get = move || queue.upgrade().map_or(0, |q| field(&q.stats()));
@@ -176,6 +178,7 @@ pub(crate) fn workqueue(tree: &Sysctl, queue: &Arc<Workqueue>) {
     }
 }
 
+/// The statistics of a hash table; `stats` says `None` when it is gone.
 pub(crate) fn hash(
     tree: &Sysctl,
     name: &str,
@@ -188,9 +191,12 @@ pub(crate) fn hash(
         ("items", "entries", |s| s.items),
         ("longest", "entries of the fullest bucket", |s| s.longest),
     ];
-    for (field_name, doc, field) in fields {
+    let path = format!("kern.hashstat.{}", part(name));
+    // The nodes of a table that is gone make room for one of the same name.
+    tree.remove_tree(&path);
+    for (name, doc, field) in fields {
         let stats = stats.clone();
         let get = move || stats().map_or(0, |s| field(&s));
-        tree.add(&format!("kern.hashstat.{}.{field_name}", part(name)), doc, Node::read_only(get));
+        tree.add(&format!("{path}.{name}"), doc, Node::read_only(get));
     }
 }

@@ -28,6 +28,25 @@ struct Lane {
     markers: AtomicU64,
 }
 
+struct Control {
+    /// Markers sent to each lane.
+    sent: Vec<u64>,
+    /// Rings that were replaced and that a worker may still be looking at.
+    old: Vec<OldRing>,
+}
+
+struct OldRing(*mut Ring);
+
+// SAFETY: it owns the ring, which any thread may use and drop.
+unsafe impl Send for OldRing {}
+
+impl Drop for OldRing {
+    fn drop(&mut self) {
+        // SAFETY: it came from a Box and this is its owner; dropped only when no one else can reach it.
+        drop(unsafe { Box::from_raw(self.0) });
+    }
+}
+
 /// A queue of packets with one ring per worker.
 pub struct PktQueue {
     name: String,
@@ -36,8 +55,8 @@ pub struct PktQueue {
     counters: Counters,
     /// Held for a moment by threads that are no workers, while they use a ring.
     outsiders: Mutex<()>,
-    /// Held by a barrier or resize from beginning to end. Counts the markers sent to each lane.
-    control: Mutex<Vec<u64>>,
+    /// Held by a barrier or resize from beginning to end.
+    control: Mutex<Control>,
     closed: AtomicBool,
     #[cfg(not(loom))]
     wakers: std::sync::OnceLock<Arc<crate::worker::Wakers>>,
@@ -72,7 +91,7 @@ impl PktQueue {
             lanes: (0..domain.workers()).map(lane).collect(),
             counters: Counters::new(domain.workers(), 3),
             outsiders: Mutex::new(()),
-            control: Mutex::new(vec![0; domain.workers()]),
+            control: Mutex::new(Control { sent: vec![0; domain.workers()], old: Vec::new() }),
             closed: AtomicBool::new(false),
             #[cfg(not(loom))]
             wakers: std::sync::OnceLock::new(),
@@ -175,7 +194,8 @@ impl PktQueue {
     /// pktq_barrier: returns when every packet that was enqueued before has been taken out and the worker has come back
     /// for more; false when the queue was closed meanwhile. Control threads.
     pub fn barrier(&self) -> bool {
-        let mut sent = lock(&self.control);
+        let mut control = lock(&self.control);
+        let sent = &mut control.sent;
         for (to, sent) in sent.iter_mut().enumerate() {
             let mut backoff = Backoff::default();
             loop {
@@ -198,39 +218,33 @@ impl PktQueue {
     /// Changes the rings to `len` slots (rounded up to a power of two) while packets flow. Control threads.
     /// Returns false when the queue was closed meanwhile; no packet is lost then either.
     pub fn resize(&self, len: usize) -> bool {
-        let _control = lock(&self.control);
+        let mut control = lock(&self.control);
         if !self.wait_until(|to| self.first_ring_is_alone(to)) {
             return false;
         }
-        let old: Vec<*mut Ring> = self
-            .lanes
-            .iter()
-            .map(|lane| {
-                let old = lane.ring.load(Ordering::Acquire);
-                lane.ring.store(Box::into_raw(Box::new(Ring::new(len, old))), Ordering::Release);
-                old
-            })
-            .collect();
+        for lane in &self.lanes {
+            let old = lane.ring.load(Ordering::Acquire);
+            lane.ring.store(Box::into_raw(Box::new(Ring::new(len, old))), Ordering::Release);
+            control.old.push(OldRing(old));
+        }
         // Workers may still be filling the old rings until the grace period ends, others until the lock was free.
         self.domain.perform();
         drop(lock(&self.outsiders));
-        for &ring in &old {
-            // SAFETY: owned by the new ring's `before`, which only this thread frees (below).
-            unsafe { (*ring).sealed.store(true, Ordering::Release) };
+        for ring in &control.old {
+            // SAFETY: owned by `control.old`, which only the holder of the lock changes.
+            unsafe { (*ring.0).sealed.store(true, Ordering::Release) };
         }
         for to in 0..self.lanes.len() {
             self.wake(to);
         }
         if !self.wait_until(|to| self.first_ring_is_alone(to)) {
-            // Nobody drains any more: the old rings stay behind the new ones and are freed with them.
+            // Nobody drains any more: the old rings stay behind the new ones until the queue is dropped.
             return false;
         }
         // A worker may still be in the call of `drain` or `has_work` that found the old ring.
         self.domain.perform();
-        for ring in old {
-            // SAFETY: came from a Box; no producer (sealed) and no worker (cleared, grace period) has it any more.
-            drop(unsafe { Box::from_raw(ring) });
-        }
+        // No producer (sealed) and no worker (cleared, grace period) has them any more.
+        control.old.clear();
         true
     }
 
@@ -305,7 +319,7 @@ impl PktQueue {
 impl Drop for PktQueue {
     fn drop(&mut self) {
         for lane in &self.lanes {
-            // SAFETY: exclusive access; the ring came from a Box, and owns the one before it.
+            // SAFETY: exclusive access, and the ring came from a Box. Rings before it are freed by `control`.
             drop(unsafe { Box::from_raw(lane.ring.load(Ordering::Acquire)) });
         }
     }

@@ -7,7 +7,6 @@
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 use smpnet_abi::{CELL_NONE, Cell};
-use std::ptr;
 
 /// What stands in a slot of a barrier.
 pub(super) const MARKER: Cell = CELL_NONE;
@@ -18,7 +17,7 @@ pub(super) struct Ring {
     tail: CachePadded<AtomicU64>,
     /// Next slot to take.
     head: CachePadded<AtomicU64>,
-    /// The ring that this one replaces, until it is empty; then null.
+    /// The ring that this one replaces, until the worker has emptied it; then null. Owned by the queue.
     pub(super) before: AtomicPtr<Ring>,
     /// No producer can reach this ring any more.
     pub(super) sealed: AtomicBool,
@@ -128,15 +127,5 @@ impl Ring {
             self.head.store(at, Ordering::Release);
         }
         found
-    }
-}
-
-impl Drop for Ring {
-    fn drop(&mut self) {
-        let before = self.before.load(Ordering::Acquire);
-        if !ptr::eq(before, ptr::null()) {
-            // SAFETY: exclusive access, and a ring in `before` came from a Box and is owned by this one.
-            drop(unsafe { Box::from_raw(before) });
-        }
     }
 }

@@ -201,7 +201,7 @@ impl Pool {
         for b in batches {
             let _ = ring.push(Batch(*b));
         }
-        Ok(Pool {
+        let pool = Pool {
             desc,
             caches: (0..c.workers).map(|_| CachePadded::new(WorkerCache::new(c.cache as usize))).collect(),
             ring,
@@ -211,7 +211,9 @@ impl Pool {
             #[cfg(debug_assertions)]
             owned: (0..c.cells).map(|_| false.into()).collect(),
             _memory: memory,
-        })
+        };
+        pool.fresh(&cells);
+        Ok(pool)
     }
 
     /// The pool as plugins see it.
@@ -245,7 +247,8 @@ impl Pool {
         n
     }
 
-    /// As [`Pool::alloc`], but leaves the headers as the last owner left them, for callers that write every field.
+    /// As [`Pool::alloc`], but leaves the headers (other than `next`, which is [`CELL_NONE`]) as the last owner left them,
+    /// for callers that write every field.
     #[inline]
     pub fn alloc_raw(&self, cpu: Cpu, out: &mut [Cell]) -> usize {
         let n = self.caches[cpu.index()].with(cpu, |cache| cache.take(out, &self.ring));
@@ -391,12 +394,16 @@ impl Pool {
             if !self.is_valid(c) {
                 break;
             }
-            let next = Packet::new(self, c).hdr_copy().next;
+            let mut packet = Packet::new(self, c);
+            let next = packet.hdr().next;
             self.note_freed(c);
-            f(c);
             if next == CELL_NONE {
+                f(c);
                 return;
             }
+            // A free cell is never part of a chain, so that whoever frees it unwritten frees it alone.
+            packet.hdr_mut().next = CELL_NONE;
+            f(c);
             c = next;
         }
         self.bad_free();

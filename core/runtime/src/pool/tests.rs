@@ -123,6 +123,20 @@ fn a_chain_is_one_packet() {
 }
 
 #[test]
+fn cells_with_stale_headers_are_no_chains() {
+    let pool = pool(64, 1);
+    let mut all = [0; 64];
+    for _ in 0..2 {
+        assert_eq!(pool.alloc_raw(cpu(0), &mut all), 64);
+        pool.free(cpu(0), &all);
+        let first = chain(&pool, &[b"abc", b"de", b"f"]);
+        pool.free(cpu(0), &[first]);
+    }
+    let s = pool.stats();
+    assert_eq!((s.in_use, s.bad_frees), (0, 0));
+}
+
+#[test]
 fn packets_that_are_not_sound_are_found() {
     let pool = pool(64, 1);
     assert_eq!(pool.validate(64), Err(BadPacket::Index));
