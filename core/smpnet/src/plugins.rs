@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 /// Where a system package puts plugins.
 const SYSTEM_DIR: &str = "/usr/lib/smpnet/plugins";
@@ -37,7 +37,7 @@ impl Plugins {
             }
         }
         let loaded = registry.list().into_iter().filter(|p| p.state == PluginState::Loaded);
-        info!("plugins: {}", loaded.map(|p| p.name).collect::<Vec<_>>().join(" "));
+        debug!("plugins: {}", loaded.map(|p| p.name).collect::<Vec<_>>().join(" "));
         Plugins { registry }
     }
 
@@ -88,6 +88,11 @@ impl Plugins {
     /// Notes that something which a driver or kind made was taken out of service.
     pub fn quarantine(&self, name: &str, reason: &str) {
         self.registry.quarantine(name, reason);
+    }
+
+    /// Counts that a driver or kind made nothing, and adds the plugin's file to the reason that it gave.
+    pub fn not_made(&self, name: &str, reason: &str) -> String {
+        self.registry.not_made(name, reason)
     }
 
     /// Ends every plugin, after everything that they made was closed.

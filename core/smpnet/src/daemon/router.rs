@@ -119,8 +119,12 @@ impl Router {
         };
         let host = self.plugins.host();
         let device = match &i.backing {
-            Backing::Driver(driver) => Device::open(host, self.plugins.driver(driver)?, &wish),
-            Backing::Kind(kind) => Device::create(host, self.plugins.kind(kind)?, &wish),
+            Backing::Driver(driver) => {
+                Device::open(host, self.plugins.driver(driver)?, &wish).map_err(|e| self.plugins.not_made(driver, &e))
+            }
+            Backing::Kind(kind) => {
+                Device::create(host, self.plugins.kind(kind)?, &wish).map_err(|e| self.plugins.not_made(kind, &e))
+            }
             Backing::Loopback => Ok(Device::Loopback),
         }?;
         let attached = match &device {
