@@ -23,17 +23,18 @@ pub fn check_file(file: &str, text: &str) -> Checked {
         drivers: Some(&catalogue.drivers),
         kinds: Some(&catalogue.kinds),
         sysctl: catalogue.sysctl.as_deref(),
-        devices: Some(&devices),
+        devices: devices.as_deref(),
         compile: Some(&compile_filter),
     };
     config::check(&config, &world, &mut report);
     Checked { config, report }
 }
 
-/// The network devices of the host. `/sys` shows those of the namespace in which it was mounted; `/proc/net` shows ours.
-pub fn host_devices() -> Vec<String> {
-    let text = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
-    text.lines().filter_map(|l| l.split_once(':')).map(|(name, _)| name.trim().to_owned()).collect()
+/// The network devices of this network namespace; `None` when they cannot be listed. `/proc/self/net` is the
+/// namespace's, while `/sys/class/net` may be that of another one.
+pub fn host_devices() -> Option<Vec<String>> {
+    let table = std::fs::read_to_string("/proc/self/net/dev").ok()?;
+    Some(table.lines().filter_map(|l| Some(l.split_once(':')?.0.trim().to_owned())).collect())
 }
 
 /// Compiles a filter to see whether it is right.

@@ -299,7 +299,7 @@ fn a_file_is_applied_as_a_whole_or_not_at_all() {
     // Mistakes that are seen before anything is done.
     fs::write(&file, TWO_PORTS.replace("mac =", "mack =")).unwrap();
     let e = d.refused(&["apply", "new.toml"], 1);
-    assert!(e.contains("new.toml:21:1: error: unknown key \"mack\" in [[arp]] (did you mean \"mac\"?)"), "{e}");
+    assert!(e.contains("new.toml:19:1: error: unknown key \"mack\" in [[arp]] (did you mean \"mac\"?)"), "{e}");
     assert_eq!(state(&d), before);
     // A step that fails after others were done: the driver refuses its options.
     let broken = TWO_PORTS.replace("10.0.1.1/24", "10.0.8.1/24")
@@ -467,4 +467,62 @@ fn a_packet_is_explained() {
     assert!(sent.to_string().contains("wan0"), "{sent}");
     let e = d.refused(&["explain", "--in", "lan1", "--packet", "00"], 1);
     assert!(e.contains("no interface \"lan1\" (did you mean \"lan0\"?)"), "{e}");
+}
+
+/// A capture file of Ethernet frames.
+fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for word in [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65_535, 1] {
+        out.extend_from_slice(&word.to_le_bytes());
+    }
+    for (n, frame) in frames.iter().enumerate() {
+        let len = frame.len() as u32;
+        for word in [1, n as u32, len, len] {
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+        out.extend_from_slice(frame);
+    }
+    out
+}
+
+/// An Ethernet frame to lan0 of the example with a TCP packet to 192.0.2.9 and `port`.
+fn tcp(port: u16) -> Vec<u8> {
+    let mut ip = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 1, 2, 192, 0, 2, 9];
+    let sum: u32 = ip.chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    let mut frame = vec![2, 0, 0, 0, 1, 1, 2, 0, 0, 0, 1, 2, 8, 0];
+    frame.extend(ip);
+    frame.extend([0x0f, 0xa0]);
+    frame.extend(port.to_be_bytes());
+    frame.extend([0, 0, 0, 0, 0, 0, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0]);
+    frame
+}
+
+#[test]
+fn the_pcap_example_runs_over_its_files_and_ends_with_a_summary() {
+    let plugin = program().with_file_name("libsmpnet_pcap.so");
+    assert!(plugin.exists(), "`cargo build --release -p smpnet-plugin-pcap` makes {}", plugin.display());
+    let folder = std::env::temp_dir().join(format!("smpnet-test-{}-pcap", std::process::id()));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/pcap.toml"), folder.join("pcap.toml")).unwrap();
+    let frames: Vec<_> = (0..100).map(|n| tcp(if n % 4 == 0 { 23 } else { 80 })).collect();
+    fs::write(folder.join("in.pcap"), pcap(&frames)).unwrap();
+    let out = Command::new(program()).args(["run", "pcap.toml", "--json"]).current_dir(&folder).output().unwrap();
+    let log = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{log}");
+    let summary: Value = serde_json::from_slice(&out.stdout).unwrap();
+    let dropped = |reason: &str| {
+        let all = summary["drops"].as_array().unwrap().iter();
+        all.filter(|d| d["reason"] == reason).filter_map(|d| d["packets"].as_u64()).sum::<u64>()
+    };
+    assert_eq!(summary["accounting"]["received"], 100, "{summary:#}\n{log}");
+    assert_eq!(dropped("filtered"), 25, "{summary:#}\n{log}");
+    assert_eq!(summary["accounting"]["missing"], 0, "{summary:#}\n{log}");
+    let written = fs::read(folder.join("out.pcap")).unwrap();
+    let forwarded = written.windows(4).filter(|w| *w == [192, 0, 2, 9]).count();
+    assert_eq!(forwarded, 75, "{summary:#}\n{log}");
+    assert!(!folder.join("smpnet.sock").exists());
+    fs::remove_dir_all(&folder).unwrap();
 }

@@ -17,7 +17,7 @@ mod table;
 use crate::config::DEFAULT_SOCKET;
 use clap::{Parser, Subcommand};
 use context::{Context, Failure, Output};
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 /// The environment variable that names the control socket.
 const SOCKET_VARIABLE: &str = "SMPNET_SOCKET";
@@ -70,7 +70,7 @@ enum Command {
 
 /// Runs the program with the command line of the process.
 pub fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match Args::try_parse_from(hoist(std::env::args_os().collect())) {
         Ok(args) => args,
         Err(e) => {
             // A closed pipe must not become a panic.
@@ -89,6 +89,38 @@ pub fn main() -> ExitCode {
         Ok(output) => output.print(args.json),
         Err(failure) => failure.print(args.json),
     }
+}
+
+/// Moves the options that every command has out of the words of `ifconfig` and `route`, whose words may begin with a
+/// hyphen, to the front.
+fn hoist(mut args: Vec<OsString>) -> Vec<OsString> {
+    const WITH_VALUE: [&str; 2] = ["--socket", "--log"];
+    let mut command = 1;
+    while let Some(arg) = args.get(command).and_then(|a| a.to_str()).filter(|a| a.starts_with('-')) {
+        command += if WITH_VALUE.contains(&arg) { 2 } else { 1 };
+    }
+    if !args.get(command).is_some_and(|c| c == "ifconfig" || c == "route") {
+        return args;
+    }
+    let mut words = args.split_off(command + 1).into_iter();
+    let (mut options, mut rest) = (Vec::new(), Vec::new());
+    while let Some(word) = words.next() {
+        let text = word.to_str().unwrap_or("");
+        if WITH_VALUE.contains(&text) {
+            options.push(word);
+            options.extend(words.next());
+        } else if text == "--json" || WITH_VALUE.iter().any(|o| text.starts_with(&format!("{o}="))) {
+            options.push(word);
+        } else if text == "--help" {
+            // Help of the command, whatever words were typed already.
+            rest.insert(0, word);
+        } else {
+            rest.push(word);
+        }
+    }
+    args.extend(options);
+    args.extend(rest);
+    args
 }
 
 fn run(cx: &Context, command: Command) -> Result<Output, Failure> {

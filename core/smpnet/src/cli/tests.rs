@@ -75,6 +75,22 @@ fn what_operators_type_is_understood() {
 }
 
 #[test]
+fn options_of_every_command_may_stand_behind_the_words_of_ifconfig_and_route() {
+    let hoisted = |line: &str| {
+        let args = hoist(line.split_whitespace().map(OsString::from).collect());
+        args.into_iter().map(|a| a.into_string().unwrap()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        hoisted("smpnet --log warn route add default 10.0.0.1 --json --socket /s"),
+        "smpnet --log warn route --json --socket /s add default 10.0.0.1"
+    );
+    assert_eq!(hoisted("smpnet ifconfig lan0 up --socket=/s -v"), "smpnet ifconfig --socket=/s lan0 up -v");
+    assert_eq!(hoisted("smpnet route add --help"), "smpnet route --help add");
+    assert_eq!(hoisted("smpnet filter list --json"), "smpnet filter list --json");
+    assert_eq!(hoisted("smpnet --json"), "smpnet --json");
+}
+
+#[test]
 fn what_contradicts_itself_is_refused() {
     for line in [
         "smpnet",

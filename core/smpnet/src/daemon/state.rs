@@ -119,7 +119,7 @@ impl Daemon {
             drivers: Some(&drivers),
             kinds: Some(&kinds),
             sysctl: Some(&sysctl),
-            devices: Some(&devices),
+            devices: devices.as_deref(),
             compile: Some(&check::compile_filter),
         };
         config::check(&config, &world, &mut report);
