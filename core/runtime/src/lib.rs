@@ -38,7 +38,7 @@
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test -p smpnet-runtime --release \
 //!     --test loom_pserialize --test loom_pslist --test loom_psref --test loom_pktqueue
-//! cargo +nightly miri test -p smpnet-runtime
+//! cargo +nightly miri test -p smpnet-runtime --lib
 //! ```
 //!
 //! # Example
