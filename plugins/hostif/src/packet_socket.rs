@@ -125,13 +125,16 @@ impl PacketSocket {
     /// Opens a fanout group of its own, with this socket as its first member, and returns its id. The socket must be
     /// bound and its device up.
     pub fn fanout_open(&self, mode: Fanout) -> io::Result<u16> {
-        self.set(PACKET_FANOUT, &((u32::from(mode.code() | PACKET_FANOUT_FLAG_UNIQUEID)) << 16))?;
+        let flags = PACKET_FANOUT_FLAG_UNIQUEID | PACKET_FANOUT_FLAG_IGNORE_OUTGOING;
+        self.set(PACKET_FANOUT, &(u32::from(mode.code() | flags) << 16))?;
         Ok(sys::getsockopt::<u32>(self.raw_fd(), libc::SOL_PACKET, PACKET_FANOUT)? as u16)
     }
 
     /// Joins the group `id` of [`PacketSocket::fanout_open`].
     pub fn fanout_join(&self, mode: Fanout, id: u16) -> io::Result<()> {
-        self.set(PACKET_FANOUT, &(u32::from(mode.code()) << 16 | u32::from(id)))
+        // The flags of all members must agree.
+        let flags = PACKET_FANOUT_FLAG_IGNORE_OUTGOING;
+        self.set(PACKET_FANOUT, &(u32::from(mode.code() | flags) << 16 | u32::from(id)))
     }
 
     /// Frames that the kernel had for this socket and those of them that it lost because the ring was full, since the

@@ -15,6 +15,8 @@ pub const PACKET_FANOUT: i32 = 18;
 pub const PACKET_QDISC_BYPASS: i32 = 20;
 pub const PACKET_IGNORE_OUTGOING: i32 = 23;
 
+/// The group ignores what is sent; a group does not ask its sockets' own PACKET_IGNORE_OUTGOING. Linux 5.11.
+pub const PACKET_FANOUT_FLAG_IGNORE_OUTGOING: u16 = 0x4000;
 pub const PACKET_FANOUT_HASH: u16 = 0;
 pub const PACKET_FANOUT_LB: u16 = 1;
 pub const PACKET_FANOUT_CPU: u16 = 2;
