@@ -126,6 +126,7 @@ impl Router {
         let told = |e: &StackEvent| e.kind == "quarantine" && e.interface == name && e.detail.contains(saying);
         wait("an event tells it", || events.try_iter().any(|e| told(&e)));
         self.progress();
+        assert!(!events.try_iter().any(|e| e.kind == "quarantine"), "and one only");
         assert!(self.interface("src0").quarantine.is_none() && self.interface("out0").quarantine.is_none());
         self.registry.quarantine(&self.interface(name).driver, &reason);
         let plugin = self.registry.list().into_iter().find(|p| p.name == "fixture").unwrap();

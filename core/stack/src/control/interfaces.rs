@@ -235,7 +235,9 @@ impl Stack {
                 let handle = port.handle.0;
                 plugin_call(&old.name, if up { "cannot be set up" } else { "cannot be set down" }, |err| {
                     // SAFETY: control thread, one at a time (the lock); the port is open.
-                    unsafe { (table.set_up)(handle, u32::from(up), err) }
+                    let rc = unsafe { (table.set_up)(handle, u32::from(up), err) };
+                    // A driver without the function is always up.
+                    if rc == UNSUPPORTED { 0 } else { rc }
                 })?;
             }
             _ => {}
@@ -317,9 +319,11 @@ impl Stack {
         let mut control = self.lock();
         let old = self.interface(index)?;
         old.shared.faulted.store(true, Ordering::Release);
-        if let Some(ic) = control.ifs.get_mut(&index)
-            && ic.quarantine.is_none()
-        {
+        if let Some(ic) = control.ifs.get_mut(&index) {
+            // The first reason is the cause; what else is reported follows from it.
+            if ic.quarantine.is_some() {
+                return Ok(());
+            }
             ic.quarantine = Some(reason.to_owned());
         }
         tracing::error!(interface = %old.name, reason, "interface quarantined");
