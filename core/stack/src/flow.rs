@@ -173,13 +173,9 @@ impl FlowCache {
     }
 
     /// Entries of the given generation.
-    pub(crate) fn live(&self, generation: u32) -> usize {
+    #[cfg(test)]
+    fn live(&self, generation: u32) -> usize {
         self.entries.iter().filter(|e| e.generation == generation).count()
-    }
-
-    /// Entries altogether.
-    pub(crate) fn capacity(&self) -> usize {
-        self.entries.len()
     }
 }
 

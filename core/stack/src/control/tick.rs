@@ -4,7 +4,7 @@ use super::Control;
 use crate::neigh::control::Todo;
 use crate::slow::SlowEvent;
 use crate::stack::Stack;
-use smpnet_abi::{DropReason, MacAddr};
+use smpnet_abi::MacAddr;
 
 /// Events worked off in one round.
 const BUDGET: usize = 1024;
@@ -93,10 +93,5 @@ impl Stack {
             });
         }
         control.reass_timers.iter().map(|(at, _)| *at).min()
-    }
-
-    /// Counts a drop by a thread that is no worker.
-    pub(crate) fn count_drop_control(&self, reason: DropReason, n: u64) {
-        self.counters.add_control(crate::net::counters::base::DROPS + reason as usize, n);
     }
 }

@@ -137,7 +137,6 @@ pub(crate) enum ErrorKind {
     /// With the MTU of the next hop (RFC 1191).
     NeedFrag(u32),
     SourceRoute,
-    Admin,
     TtlExceeded,
     ReassemblyTime,
     /// With the offset of the octet in question.

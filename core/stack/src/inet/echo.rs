@@ -1,11 +1,11 @@
 //! ICMP input: echo is answered on the spot, the rest is counted.
 
 use super::decide::IpInfo;
-use crate::net::counters::{IcmpStat, IpStat};
+use crate::net::counters::IcmpStat;
 use crate::net::ifnet::Ifnet;
 use crate::net::path::Path;
 use crate::wire::checksum::{Sum, update};
-use crate::wire::icmp::{HEADER_LEN, Icmp, ty};
+use crate::wire::icmp::{Icmp, ty};
 use crate::wire::{be16, ipv4, put16, put32};
 use smpnet_abi::{Cell, DropReason, pkt_flags};
 use std::sync::atomic::Ordering::Relaxed;
@@ -85,12 +85,4 @@ impl<'a> Path<'a> {
         }
         sum.finish()
     }
-
-    /// Counts a packet that ended here without being lost.
-    pub(crate) fn delivered(&self) {
-        self.ip_stat(IpStat::Delivered, 1);
-    }
-
-    /// Least bytes of an ICMP message.
-    pub(crate) const ICMP_MIN: usize = HEADER_LEN;
 }

@@ -78,7 +78,13 @@ impl<'a> Path<'a> {
                 self.drop_on(ifp, reason, c);
                 return;
             }
-            Fit::Fragment if flags & GSO == 0 => {
+            Fit::Fragment if flags & GSO != 0 => {
+                if !self.shrink_segments(c, info, out.mtu) {
+                    self.drop_on(ifp, DropReason::IpCannotFragment, c);
+                    return;
+                }
+            }
+            Fit::Fragment => {
                 decrement_ttl(p.data_mut());
                 self.ip_stat(IpStat::Forward, 1);
                 self.fragment(c, out.mtu, |path, piece| {
@@ -109,6 +115,18 @@ impl<'a> Path<'a> {
             p.data().get(at..).and_then(crate::wire::tcp::Tcp::parse).map_or(20, |t| t.header_len)
         };
         u32::from(info.header_len) + l4 as u32 + u32::from(h.gso_size)
+    }
+
+    /// Makes the segments that a TCP packet will be cut into fit an MTU; a sender that may be fragmented does not care
+    /// where the cuts are. UDP segments are messages, which cannot be cut elsewhere.
+    fn shrink_segments(&self, c: Cell, info: &IpInfo, mtu: u32) -> bool {
+        let headers = self.segment_len(c, info) - u32::from(self.packet(c).hdr().gso_size);
+        let mut p = self.packet(c);
+        if p.hdr().flags & pkt_flags::GSO_TCP4 == 0 || mtu <= headers {
+            return false;
+        }
+        p.hdr_mut().gso_size = (mtu - headers) as u16;
+        true
     }
 
     /// Sends a packet to a neighbour of an interface: resolves it, puts the link header in front and stages it; or holds it

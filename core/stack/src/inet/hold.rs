@@ -20,11 +20,6 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
-    /// Packets that wait.
-    pub(crate) fn len(&self) -> usize {
-        self.total
-    }
-
     fn take(&mut self, key: Key) -> VecDeque<Cell> {
         let list = self.waiting.remove(&key).unwrap_or_default();
         self.total -= list.len();

@@ -47,7 +47,6 @@ pub(crate) fn message(kind: ErrorKind) -> (u8, u8, u32) {
         ErrorKind::PortUnreach => (ty::UNREACHABLE, unreach::PORT, 0),
         ErrorKind::NeedFrag(mtu) => (ty::UNREACHABLE, unreach::NEED_FRAG, mtu.min(0xffff)),
         ErrorKind::SourceRoute => (ty::UNREACHABLE, unreach::SOURCE_ROUTE, 0),
-        ErrorKind::Admin => (ty::UNREACHABLE, unreach::ADMIN, 0),
         ErrorKind::TtlExceeded => (ty::TIME_EXCEEDED, 0, 0),
         ErrorKind::ReassemblyTime => (ty::TIME_EXCEEDED, 1, 0),
         ErrorKind::ParamProblem(at) => (ty::PARAM_PROBLEM, 0, u32::from(at) << 24),

@@ -50,13 +50,6 @@ pub(crate) struct Reassembly {
     open: HashMap<Key, Datagram>,
 }
 
-impl Reassembly {
-    /// Datagrams that are incomplete.
-    pub(crate) fn len(&self) -> usize {
-        self.open.len()
-    }
-}
-
 /// What becomes of a fragment.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {

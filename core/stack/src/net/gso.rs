@@ -156,7 +156,7 @@ impl<'a> Path<'a> {
     }
 
     /// Copies packets of several cells into one for a port that takes no others; what does not fit is dropped.
-    pub(crate) fn to_single_cells(&mut self, ifp: &'a Ifnet, burst: &Burst) -> Burst {
+    pub(crate) fn in_single_cells(&mut self, ifp: &'a Ifnet, burst: &Burst) -> Burst {
         let mut out = Burst::new();
         for c in burst.iter() {
             let p = self.packet(c);

@@ -32,6 +32,8 @@ pub(crate) struct Stages {
     /// Interfaces that were sent through lately, and for how many rounds more they are reaped.
     sent: Vec<u32>,
     rounds: u32,
+    /// Something was sent since the last look: the port reaps by itself while it is kept busy.
+    busy: bool,
 }
 
 /// Rounds of the worker's loop after which a port that was sent through is left alone.
@@ -39,16 +41,29 @@ const REAP_ROUNDS: u32 = 8;
 
 impl Stages {
     pub(crate) fn new() -> Stages {
-        Stages { list: Vec::new(), of: vec![0; 65536].into_boxed_slice(), used: 0, sent: Vec::new(), rounds: 0 }
+        Stages {
+            list: Vec::new(),
+            of: vec![0; 65536].into_boxed_slice(),
+            used: 0,
+            sent: Vec::new(),
+            rounds: 0,
+            busy: false,
+        }
     }
 
     /// Remembers to reap a port.
     #[inline]
     pub(crate) fn mark_sent(&mut self, ifindex: u32) {
         self.rounds = REAP_ROUNDS;
+        self.busy = true;
         if self.sent.last() != Some(&ifindex) && !self.sent.contains(&ifindex) {
             self.sent.push(ifindex);
         }
+    }
+
+    /// Whether ports wait to be reaped: those that were sent through lately, but not since the last look.
+    pub(crate) fn wants_reaping(&mut self) -> bool {
+        !std::mem::take(&mut self.busy) && !self.sent.is_empty()
     }
 
     pub(crate) fn sent_list(&self) -> &[u32] {

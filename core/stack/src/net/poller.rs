@@ -115,9 +115,13 @@ impl Poller for Chores {
     fn poll(&mut self, cx: &mut WorkerCx<'_>) -> u32 {
         let (cpu, now) = (cx.cpu, cx.now_ns);
         let pending = self.stack.pending.with(cpu, |p| p.list.len() as u32);
-        let reap = self.stack.cpus.with(cpu, |w| !w.stages.sent_list().is_empty());
+        let reap = self.stack.cpus.with(cpu, |w| w.stages.wants_reaping());
         if pending > 0 || reap {
-            self.stack.pass(cpu, cx.section(), now, |path| path.reap_sent());
+            self.stack.pass(cpu, cx.section(), now, |path| {
+                if reap {
+                    path.reap_sent();
+                }
+            });
         }
         pending
     }

@@ -69,7 +69,7 @@ impl<'a> Path<'a> {
 
     fn transmit(&mut self, ifp: &'a Ifnet, port: &'a Port, queue: u32, mut burst: Burst) {
         if ifp.offloads & offload::SCATTER == 0 && burst.iter().any(|c| self.packet(c).hdr().nsegs > 1) {
-            burst = self.to_single_cells(ifp, &burst);
+            burst = self.in_single_cells(ifp, &burst);
         }
         let cells = burst.as_slice();
         let (mut bytes, mut groups) = (0u64, 0u64);

@@ -46,7 +46,7 @@ fn random_changes_leave_the_table_equal_to_a_naive_model() {
                 1..=4 => 16 + (rng.next() % 9) as u8,
                 _ => 24 + (rng.next() % 9) as u8,
             };
-            let addr = 0x0a01_0000 | (rng.next() & 0x3ff) | if rng.next() % 8 == 0 { 0x8000_0000 } else { 0 };
+            let addr = 0x0a01_0000 | (rng.next() & 0x3ff) | if rng.next().is_multiple_of(8) { 0x8000_0000 } else { 0 };
             let mask = if len == 0 { 0 } else { u32::MAX << (32 - u32::from(len)) };
             let net = Ipv4Net::new(std::net::Ipv4Addr::from_bits(addr & mask), len).unwrap();
             if rng.next() % 5 < 3 {

@@ -19,7 +19,7 @@ fn pair() -> Rig {
 fn packets_wait_for_a_neighbour_and_go_in_order_when_it_answers() {
     let mut r = pair();
     for i in 0..3 {
-        r.from_a(&udp("10.0.1.2", "10.0.2.2", i, 2, b""));
+        r.host_a(&udp("10.0.1.2", "10.0.2.2", i, 2, b""));
     }
     let out = r.take(1);
     assert_eq!(out.len(), 1, "one question for all of them");
@@ -56,7 +56,7 @@ fn a_full_queue_loses_its_oldest_packets() {
 #[test]
 fn a_neighbour_that_never_answers_makes_its_packets_host_unreachable() {
     let mut r = pair();
-    r.from_a(&udp("10.0.1.2", "10.0.2.2", 1, 2, b""));
+    r.host_a(&udp("10.0.1.2", "10.0.2.2", 1, 2, b""));
     r.advance(4);
     let asked = r.take(1).iter().filter(|f| arp_of(f).is_some_and(|a| a.op == REQUEST)).count();
     assert_eq!(asked, 3);
@@ -89,7 +89,7 @@ fn a_stale_neighbour_in_use_is_probed_and_lost_when_silent() {
     let mut r = pair();
     r.send(1, arp_request(mac(HOST_B), "10.0.2.2", "10.0.2.1"));
     r.take(1);
-    r.from_a(&udp("10.0.1.2", "10.0.2.2", 1, 2, b""));
+    r.host_a(&udp("10.0.1.2", "10.0.2.2", 1, 2, b""));
     assert_eq!(r.take(1).len(), 1, "a stale entry is used without asking");
     r.advance(6);
     let probes = r.take(1);
@@ -97,7 +97,7 @@ fn a_stale_neighbour_in_use_is_probed_and_lost_when_silent() {
     assert_eq!((a.op, Ethernet::parse(&probes[0]).unwrap().dst), (REQUEST, mac(HOST_B)), "a unicast probe");
     r.advance(5);
     assert!(r.stack.arp_list().iter().all(|e| e.address.to_string() != "10.0.2.2"));
-    r.from_a(&udp("10.0.1.2", "10.0.2.2", 1, 2, b""));
+    r.host_a(&udp("10.0.1.2", "10.0.2.2", 1, 2, b""));
     assert_eq!(r.stack.accounting().held, 1, "the flow's remembered neighbour is gone too");
     r.balanced();
 }
@@ -106,13 +106,13 @@ fn a_stale_neighbour_in_use_is_probed_and_lost_when_silent() {
 fn a_neighbour_that_moves_takes_its_flows_along() {
     let mut r = Rig::router();
     let p = udp("10.0.1.2", "10.0.2.2", 1, 2, b"");
-    r.from_a(&p);
-    r.from_a(&p);
+    r.host_a(&p);
+    r.host_a(&p);
     assert!(r.take(1).iter().all(|f| Ethernet::parse(f).unwrap().dst == mac(HOST_B)));
     let moved = mac("02:00:00:00:00:bb");
     let answer = arp_reply(r.mac(1), moved, "10.0.2.2", "10.0.2.1");
     r.send(1, answer);
-    r.from_a(&p);
+    r.host_a(&p);
     assert_eq!(Ethernet::parse(&r.take(1)[0]).unwrap().dst, moved);
     r.balanced();
 }
@@ -127,14 +127,14 @@ fn a_new_address_is_probed_then_ours_then_announced() {
         all.iter().find(|i| i.index == b0).unwrap().addresses[1].state
     };
     assert_eq!(state(&r), AddrState::Tentative);
-    r.from_a(&echo("10.0.1.2", "10.0.3.1", 1, b""));
+    r.host_a(&echo("10.0.1.2", "10.0.3.1", 1, b""));
     assert!(r.take(0).is_empty(), "a tentative address is not ours");
     r.advance(10);
     let sent: Vec<_> = r.take(1).iter().filter_map(|f| arp_of(f)).filter(|a| a.tpa == ip("10.0.3.1")).collect();
     let senders: Vec<u32> = sent.iter().map(|a| a.spa).filter(|s| *s != ip("10.0.2.1")).collect();
     assert_eq!(senders, [0, 0, 0, ip("10.0.3.1"), ip("10.0.3.1")], "three probes, two announcements");
     assert_eq!(state(&r), AddrState::Preferred);
-    r.from_a(&echo("10.0.1.2", "10.0.3.1", 2, b""));
+    r.host_a(&echo("10.0.1.2", "10.0.3.1", 2, b""));
     assert!(r.take(0).iter().any(|f| arp_of(f).is_none()));
 }
 
@@ -179,11 +179,11 @@ fn permanent_and_published_entries_work_and_are_removed() {
     let (a0, b0) = (r.index(0), r.index(1));
     let spec = crate::control::ArpSpec { address: "10.0.2.2".parse().unwrap(), mac: Some(mac(HOST_B)), publish: false };
     r.stack.arp_set(b0, &spec).unwrap();
-    r.from_a(&udp("10.0.1.2", "10.0.2.2", 1, 2, b""));
+    r.host_a(&udp("10.0.1.2", "10.0.2.2", 1, 2, b""));
     assert_eq!(r.take(1).len(), 1, "sent without asking");
     let other = arp_reply(r.mac(1), mac("02:00:00:00:00:66"), "10.0.2.2", "10.0.2.1");
     r.send(1, other);
-    r.from_a(&udp("10.0.1.2", "10.0.2.2", 1, 2, b""));
+    r.host_a(&udp("10.0.1.2", "10.0.2.2", 1, 2, b""));
     assert_eq!(Ethernet::parse(&r.take(1)[0]).unwrap().dst, mac(HOST_B), "and not overwritten");
     let proxy = crate::control::ArpSpec { address: "10.0.1.50".parse().unwrap(), mac: None, publish: true };
     r.stack.arp_set(a0, &proxy).unwrap();

@@ -54,13 +54,13 @@ fn a_filter_drops_at_each_hook_and_cached_flows_do_not_escape_it() {
             let ifindex = (!everywhere).then(|| r.index(port));
             let blocked = udp("10.0.1.2", "10.0.2.2", 9, 5000, b"");
             let free = udp("10.0.1.2", "10.0.2.2", 9, 5001, b"");
-            r.from_a(&blocked);
-            r.from_a(&free);
+            r.host_a(&blocked);
+            r.host_a(&free);
             assert_eq!(r.take(1).len(), 2);
             let hook = Block::new(5000, layer);
             let id = r.stack.pfil_attach(layer, ifindex, dirs, 0, hook.clone()).unwrap();
-            r.from_a(&blocked);
-            r.from_a(&free);
+            r.host_a(&blocked);
+            r.host_a(&free);
             let out = r.take(1);
             assert_eq!(out.len(), 1, "{layer:?} {dirs:?}");
             assert_eq!(ip_of(&out[0]).0.ttl, 63);
@@ -68,11 +68,11 @@ fn a_filter_drops_at_each_hook_and_cached_flows_do_not_escape_it() {
             assert_eq!(r.stack.hooks()[0].name, "block");
             let other = Block::new(5001, layer);
             r.stack.pfil_replace(id, other).unwrap();
-            r.from_a(&blocked);
-            r.from_a(&free);
+            r.host_a(&blocked);
+            r.host_a(&free);
             assert_eq!(r.take(1).len(), 1);
             r.stack.pfil_detach(id).unwrap();
-            r.from_a(&blocked);
+            r.host_a(&blocked);
             assert_eq!(r.take(1).len(), 1);
             assert!(matches!(r.stack.pfil_detach(id), Err(StackError::NoHook(_))));
             r.balanced();
@@ -98,9 +98,9 @@ fn a_port_that_breaks_the_rules_is_quarantined_and_the_others_go_on() {
         assert!(c0.quarantine.as_ref().is_some_and(|q| q.contains(what)), "{:?}", c0.quarantine);
         assert!(events.try_iter().any(|e| e.kind == "quarantine" && e.interface == "c0"));
         let calls = *r.wire(2).calls.lock().unwrap();
-        r.from_a(&udp("10.0.1.2", "10.0.2.2", 1, 2, b""));
+        r.host_a(&udp("10.0.1.2", "10.0.2.2", 1, 2, b""));
         assert_eq!(r.take(1).len(), 1, "the router forwards on its other ports");
-        r.from_a(&udp("10.0.1.2", "10.0.9.2", 1, 2, b""));
+        r.host_a(&udp("10.0.1.2", "10.0.9.2", 1, 2, b""));
         assert_eq!(*r.wire(2).calls.lock().unwrap(), calls, "and calls nothing of the bad one");
         assert_eq!(r.dropped(DropReason::IfDown), 1);
         r.balanced();
@@ -111,21 +111,21 @@ fn a_port_that_breaks_the_rules_is_quarantined_and_the_others_go_on() {
 fn an_interface_that_is_down_takes_and_sends_nothing() {
     let mut r = Rig::router();
     let p = udp("10.0.1.2", "10.0.2.2", 1, 2, b"");
-    r.from_a(&p);
+    r.host_a(&p);
     r.stack.set_up(r.index(1), false).unwrap();
-    r.from_a(&p);
+    r.host_a(&p);
     assert_eq!((r.take(1).len(), r.dropped(DropReason::IfDown)), (1, 1));
     assert!(r.stack.arp_list().iter().all(|a| a.interface != "b0"), "its neighbours are forgotten");
     r.stack.set_up(r.index(1), true).unwrap();
     r.teach(1, "10.0.2.2", HOST_B);
-    r.from_a(&p);
+    r.host_a(&p);
     assert_eq!(r.take(1).len(), 1);
     r.balanced();
 }
 
 #[test]
 fn bad_requests_say_what_is_wrong_and_change_nothing() {
-    let mut r = Rig::router();
+    let r = Rig::router();
     let s = r.stack.clone();
     let (a0, b0) = (r.index(0), r.index(1));
     let before = (s.routes(), s.interfaces().len());

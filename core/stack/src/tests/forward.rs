@@ -10,7 +10,7 @@ use smpnet_abi::DropReason;
 fn a_packet_is_forwarded_with_its_ttl_less_one_and_the_rest_unchanged() {
     let mut r = Rig::router();
     let p = udp("10.0.1.2", "10.0.2.2", 4000, 5000, b"hello");
-    r.from_a(&p);
+    r.host_a(&p);
     let out = r.take(1);
     assert_eq!(out.len(), 1);
     let e = Ethernet::parse(&out[0]).unwrap();
@@ -28,7 +28,7 @@ fn the_second_packet_of_a_flow_takes_the_remembered_way() {
     let mut r = Rig::router();
     let before = r.stack.flow_status();
     for _ in 0..5 {
-        r.from_a(&udp("10.0.1.2", "10.0.2.2", 4000, 5000, b"x"));
+        r.host_a(&udp("10.0.1.2", "10.0.2.2", 4000, 5000, b"x"));
     }
     let s = r.stack.flow_status();
     assert_eq!((s.hits - before.hits, s.inserts - before.inserts), (4, 1));
@@ -46,14 +46,14 @@ fn a_route_change_takes_effect_on_the_next_packet() {
     r.teach(2, "10.0.9.2", "02:00:00:00:00:0c");
     r.route("10.0.3.0/24", "10.0.2.2");
     let p = udp("10.0.1.2", "10.0.3.9", 1, 2, b"x");
-    r.from_a(&p);
-    r.from_a(&p);
+    r.host_a(&p);
+    r.host_a(&p);
     assert_eq!((r.take(1).len(), r.take(2).len()), (2, 0));
     r.stack.route_change(&RouteSpec::via(net("10.0.3.0/24"), "10.0.9.2".parse().unwrap())).unwrap();
-    r.from_a(&p);
+    r.host_a(&p);
     assert_eq!((r.take(1).len(), r.take(2).len()), (0, 1));
     r.stack.route_delete(net("10.0.3.0/24")).unwrap();
-    r.from_a(&p);
+    r.host_a(&p);
     assert_eq!((r.take(1).len(), r.take(2).len()), (0, 0));
     assert_eq!(r.dropped(DropReason::IpNoRoute), 1);
     assert!(r.stack.flow_status().stale >= 2);
@@ -65,7 +65,7 @@ fn an_expired_ttl_is_answered_from_the_address_that_the_packet_came_to() {
     let mut r = Rig::router();
     let mut h = header("10.0.1.2", "10.0.2.2", proto::UDP, 12);
     h.ttl = 1;
-    r.from_a(&packet(h, &udp_payload("10.0.1.2", "10.0.2.2", 4000, 33434, b"tr")));
+    r.host_a(&packet(h, &udp_payload("10.0.1.2", "10.0.2.2", 4000, 33434, b"tr")));
     let back = r.take(0);
     assert_eq!(back.len(), 1);
     let (ip4, icmp, quote) = icmp_of(&back[0]);
@@ -80,7 +80,7 @@ fn an_expired_ttl_is_answered_from_the_address_that_the_packet_came_to() {
 #[test]
 fn a_destination_without_route_is_net_unreachable() {
     let mut r = Rig::router();
-    r.from_a(&udp("10.0.1.2", "192.0.2.1", 1, 2, b""));
+    r.host_a(&udp("10.0.1.2", "192.0.2.1", 1, 2, b""));
     let (_, icmp, _) = icmp_of(&r.take(0)[0]);
     assert_eq!((icmp.ty, icmp.code), (ty::UNREACHABLE, unreach::NET));
     assert_eq!((r.dropped(DropReason::IpNoRoute), r.stat("noroute")), (1, 1));
@@ -92,9 +92,9 @@ fn a_blackhole_is_silent_and_a_reject_route_answers() {
     let mut r = Rig::router();
     r.stack.route_add(&RouteSpec { dst: net("10.5.0.0/16"), kind: RouteKind::Blackhole }).unwrap();
     r.stack.route_add(&RouteSpec { dst: net("10.6.0.0/16"), kind: RouteKind::Reject }).unwrap();
-    r.from_a(&udp("10.0.1.2", "10.5.0.1", 1, 2, b""));
+    r.host_a(&udp("10.0.1.2", "10.5.0.1", 1, 2, b""));
     assert!(r.take(0).is_empty());
-    r.from_a(&udp("10.0.1.2", "10.6.0.1", 1, 2, b""));
+    r.host_a(&udp("10.0.1.2", "10.6.0.1", 1, 2, b""));
     let (_, icmp, _) = icmp_of(&r.take(0)[0]);
     assert_eq!((icmp.ty, icmp.code), (ty::UNREACHABLE, unreach::HOST));
     assert_eq!((r.dropped(DropReason::IpBlackhole), r.dropped(DropReason::IpReject)), (1, 1));
@@ -109,7 +109,7 @@ fn a_large_packet_that_must_not_be_fragmented_is_told_the_mtu() {
     let payload = udp_payload("10.0.1.2", "10.0.2.2", 1, 2, &data);
     let mut h = header("10.0.1.2", "10.0.2.2", proto::UDP, payload.len());
     h.frag = DF;
-    r.from_a(&packet(h, &payload));
+    r.host_a(&packet(h, &payload));
     let (_, icmp, quote) = icmp_of(&r.take(0)[0]);
     assert_eq!((icmp.ty, icmp.code, icmp.rest), (ty::UNREACHABLE, unreach::NEED_FRAG, 1280));
     assert_eq!(quote.len(), 576 - 28, "as much of the packet as fits into 576 bytes");
@@ -122,7 +122,7 @@ fn a_host_that_should_have_asked_a_neighbour_is_redirected_and_served() {
     let mut r = Rig::router();
     r.teach(0, "10.0.1.9", "02:00:00:00:00:19");
     r.route("10.7.0.0/16", "10.0.1.9");
-    r.from_a(&udp("10.0.1.2", "10.7.0.1", 1, 2, b""));
+    r.host_a(&udp("10.0.1.2", "10.7.0.1", 1, 2, b""));
     let out = r.take(0);
     assert_eq!(out.len(), 2);
     let redirect = out.iter().find(|f| ip_of(f).0.proto == proto::ICMP).unwrap();
@@ -132,7 +132,7 @@ fn a_host_that_should_have_asked_a_neighbour_is_redirected_and_served() {
     let served = out.iter().find(|f| ip_of(f).0.proto == proto::UDP).unwrap();
     assert_eq!(Ethernet::parse(served).unwrap().dst, mac("02:00:00:00:00:19"));
     r.rt.sysctl().set("net.inet.ip.redirect", "0").unwrap();
-    r.from_a(&udp("10.0.1.2", "10.7.0.1", 1, 2, b""));
+    r.host_a(&udp("10.0.1.2", "10.7.0.1", 1, 2, b""));
     assert_eq!(r.take(0).len(), 1, "no redirect when it is turned off");
     r.balanced();
 }
@@ -169,10 +169,10 @@ fn flows_are_spread_over_two_gateways_and_each_flow_keeps_its_own() {
 fn nothing_is_forwarded_when_forwarding_is_off() {
     let mut r = Rig::router();
     r.rt.sysctl().set("net.inet.ip.forwarding", "0").unwrap();
-    r.from_a(&udp("10.0.1.2", "10.0.2.2", 1, 2, b""));
+    r.host_a(&udp("10.0.1.2", "10.0.2.2", 1, 2, b""));
     assert!(r.take(1).is_empty() && r.take(0).is_empty());
     assert_eq!((r.dropped(DropReason::IpNoForward), r.stat("cantforward")), (1, 1));
-    r.from_a(&echo("10.0.1.2", "10.0.1.1", 1, b"still ours"));
+    r.host_a(&echo("10.0.1.2", "10.0.1.1", 1, b"still ours"));
     assert_eq!(r.take(0).len(), 1);
     r.balanced();
 }
@@ -182,8 +182,8 @@ fn broadcasts_are_not_forwarded() {
     let mut r = Rig::router();
     let p = udp("10.0.1.2", "10.0.2.2", 1, 2, b"");
     r.send(0, ip_frame(crate::wire::ethernet::BROADCAST, mac(HOST_A), &p));
-    r.from_a(&udp("10.0.1.2", "10.0.2.255", 1, 2, b""));
-    r.from_a(&udp("10.0.1.2", "224.0.0.9", 1, 2, b""));
+    r.host_a(&udp("10.0.1.2", "10.0.2.255", 1, 2, b""));
+    r.host_a(&udp("10.0.1.2", "224.0.0.9", 1, 2, b""));
     assert!(r.take(1).is_empty() && r.take(0).is_empty());
     assert_eq!((r.dropped(DropReason::IpBroadcast), r.stat("bcastdenied")), (3, 3));
     r.balanced();
@@ -212,15 +212,21 @@ fn frames_for_others_runts_and_unknown_types_are_dropped_by_name() {
 #[test]
 fn a_full_ring_drops_what_does_not_fit_and_says_so() {
     let mut r = Rig::router();
+    let before = r.take(1);
+    assert!(before.is_empty(), "{before:02x?}");
+    let sent = |r: &Rig| {
+        let all = r.stack.interfaces();
+        let c = all.iter().find(|i| i.name == "b0").unwrap().counters;
+        (c.opackets, c.oerrors)
+    };
+    let (packets, errors) = sent(&r);
     *r.wire(1).room.lock().unwrap() = Some(10);
     let frames: Vec<_> =
         (0..32u16).map(|i| ip_frame(r.mac(0), mac(HOST_A), &udp("10.0.1.2", "10.0.2.2", i, 80, b""))).collect();
     r.send_all(0, frames);
     assert_eq!(r.take(1).len(), 10);
     assert_eq!(r.dropped(DropReason::TxRingFull), 22);
-    let all = r.stack.interfaces();
-    let b0 = all.iter().find(|i| i.name == "b0").unwrap();
-    assert_eq!((b0.counters.opackets, b0.counters.oerrors), (10, 22));
+    assert_eq!(sent(&r), (packets + 10, errors + 22));
     *r.wire(1).room.lock().unwrap() = None;
     r.balanced();
 }

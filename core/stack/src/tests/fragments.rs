@@ -29,7 +29,7 @@ fn a_large_packet_is_cut_into_fragments_that_make_it_whole_again() {
     let mut r = Rig::router();
     r.stack.set_mtu(r.index(1), 600).unwrap();
     let data = big(1400);
-    r.from_a(&udp("10.0.1.2", "10.0.2.2", 1, 2, &data));
+    r.host_a(&udp("10.0.1.2", "10.0.2.2", 1, 2, &data));
     let out = r.take(1);
     assert_eq!(out.len(), 3);
     let mut whole = vec![0; 1408];
@@ -51,7 +51,7 @@ fn fragments_are_forwarded_as_they_are() {
     let mut r = Rig::router();
     let payload = udp_payload("10.0.1.2", "10.0.2.2", 1, 2, &big(1000));
     for p in pieces(9, &payload, proto::UDP, "10.0.2.2", &[504]) {
-        r.from_a(&p);
+        r.host_a(&p);
     }
     let out = r.take(1);
     assert_eq!(out.len(), 2);
@@ -67,7 +67,7 @@ fn a_large_ping_to_us_in_fragments_is_answered_whole() {
     let mut parts = pieces(77, &e[20..], proto::ICMP, "10.0.1.1", &[1480, 2960, 4440]);
     parts.swap(0, 2);
     for p in parts {
-        r.from_a(&p);
+        r.host_a(&p);
     }
     assert_eq!(r.stat("reassembled"), 1);
     let out = r.take(0);
@@ -89,12 +89,12 @@ fn overlapping_fragments_end_their_datagram() {
     let mut r = Rig::router();
     let e = echo("10.0.1.2", "10.0.1.1", 3, &big(1000));
     let parts = pieces(5, &e[20..], proto::ICMP, "10.0.1.1", &[504]);
-    r.from_a(&parts[0]);
+    r.host_a(&parts[0]);
     let mut h = header("10.0.1.2", "10.0.1.1", proto::ICMP, 64);
-    (h.id, h.frag) = (5, 496 / 8 | MF);
-    r.from_a(&packet(h, &[0; 64]));
+    (h.id, h.frag) = (5, (496 / 8) | MF);
+    r.host_a(&packet(h, &[0; 64]));
     assert_eq!(r.dropped(DropReason::ReassBad), 2);
-    r.from_a(&parts[1]);
+    r.host_a(&parts[1]);
     assert!(r.take(0).is_empty());
     assert_eq!(r.stack.accounting().held, 1);
     r.balanced();
@@ -104,7 +104,7 @@ fn overlapping_fragments_end_their_datagram() {
 fn an_incomplete_datagram_is_given_up_after_thirty_seconds() {
     let mut r = Rig::router();
     let e = echo("10.0.1.2", "10.0.1.1", 3, &big(1000));
-    r.from_a(&pieces(5, &e[20..], proto::ICMP, "10.0.1.1", &[504])[0]);
+    r.host_a(&pieces(5, &e[20..], proto::ICMP, "10.0.1.1", &[504])[0]);
     r.advance(29);
     assert_eq!(r.stack.accounting().held, 1);
     r.advance(3);
@@ -121,11 +121,11 @@ fn the_datagram_above_the_limit_is_refused_and_the_others_complete() {
     let mut r = Rig::router();
     let e = echo("10.0.1.2", "10.0.1.1", 3, &big(100));
     for id in 0..201 {
-        r.from_a(&pieces(id, &e[20..], proto::ICMP, "10.0.1.1", &[48])[0]);
+        r.host_a(&pieces(id, &e[20..], proto::ICMP, "10.0.1.1", &[48])[0]);
     }
     assert_eq!(r.dropped(DropReason::ReassLimit), 1);
     assert_eq!(r.stack.accounting().held, 200);
-    r.from_a(&pieces(0, &e[20..], proto::ICMP, "10.0.1.1", &[48])[1]);
+    r.host_a(&pieces(0, &e[20..], proto::ICMP, "10.0.1.1", &[48])[1]);
     assert_eq!(r.stat("reassembled"), 1);
     assert_eq!(r.take(0).len(), 1);
     r.balanced();
@@ -155,7 +155,7 @@ fn filters_that_ask_see_whole_packets_which_are_cut_again_on_the_way_out() {
     r.stack.filters_want_whole_packets(true);
     let payload = udp_payload("10.0.1.2", "10.0.2.2", 1, 2, &big(2000));
     for p in pieces(9, &payload, proto::UDP, "10.0.2.2", &[1000]) {
-        r.from_a(&p);
+        r.host_a(&p);
     }
     assert_eq!((r.stat("reassembled"), r.stat("ofragments")), (1, 2));
     assert_eq!(r.take(1).len(), 2);

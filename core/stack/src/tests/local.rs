@@ -7,12 +7,12 @@ use smpnet_abi::DropReason;
 #[test]
 fn an_echo_to_an_address_of_ours_is_answered() {
     let mut r = Rig::router();
-    r.from_a(&echo("10.0.1.2", "10.0.1.1", 7, b"payload of the ping"));
+    r.host_a(&echo("10.0.1.2", "10.0.1.1", 7, b"payload of the ping"));
     let (ip4, icmp, body) = icmp_of(&r.take(0)[0]);
     assert_eq!((ip4.src, ip4.dst, ip4.ttl), (ip("10.0.1.1"), ip("10.0.1.2"), 64));
     assert_eq!((icmp.ty, icmp.rest), (ty::ECHO_REPLY, 0xbeef_0007));
     assert_eq!(body, b"payload of the ping");
-    r.from_a(&echo("10.0.1.2", "10.0.2.1", 8, b"the far side's address is ours too"));
+    r.host_a(&echo("10.0.1.2", "10.0.2.1", 8, b"the far side's address is ours too"));
     let (ip4, _, _) = icmp_of(&r.take(0)[0]);
     assert_eq!(ip4.src, ip("10.0.2.1"));
     r.balanced();
@@ -23,9 +23,9 @@ fn an_echo_with_a_wrong_checksum_or_to_a_broadcast_is_not_answered() {
     let mut r = Rig::router();
     let mut p = echo("10.0.1.2", "10.0.1.1", 7, b"payload");
     p[30] ^= 1;
-    r.from_a(&p);
-    r.from_a(&echo("10.0.1.2", "10.0.1.255", 7, b""));
-    r.from_a(&echo("10.0.1.2", "255.255.255.255", 7, b""));
+    r.host_a(&p);
+    r.host_a(&echo("10.0.1.2", "10.0.1.255", 7, b""));
+    r.host_a(&echo("10.0.1.2", "255.255.255.255", 7, b""));
     assert!(r.take(0).is_empty());
     assert_eq!((r.dropped(DropReason::L4BadChecksum), r.dropped(DropReason::IcmpIgnored)), (1, 2));
     r.balanced();
@@ -34,10 +34,10 @@ fn an_echo_with_a_wrong_checksum_or_to_a_broadcast_is_not_answered() {
 #[test]
 fn what_nothing_listens_for_is_unreachable() {
     let mut r = Rig::router();
-    r.from_a(&udp("10.0.1.2", "10.0.1.1", 1, 2, b""));
+    r.host_a(&udp("10.0.1.2", "10.0.1.1", 1, 2, b""));
     let (_, icmp, _) = icmp_of(&r.take(0)[0]);
     assert_eq!((icmp.ty, icmp.code), (ty::UNREACHABLE, unreach::PORT));
-    r.from_a(&packet(header("10.0.1.2", "10.0.1.1", 89, 4), b"ospf"));
+    r.host_a(&packet(header("10.0.1.2", "10.0.1.1", 89, 4), b"ospf"));
     let (_, icmp, _) = icmp_of(&r.take(0)[0]);
     assert_eq!((icmp.ty, icmp.code), (ty::UNREACHABLE, unreach::PROTOCOL));
     assert_eq!((r.dropped(DropReason::PortUnreach), r.dropped(DropReason::ProtoUnreach)), (1, 1));
@@ -54,7 +54,7 @@ fn no_error_answers_an_error() {
     crate::wire::icmp::Icmp { ty: ty::UNREACHABLE, code: 1, checksum: 0, rest: 0 }.emit(head, body);
     let mut h = header("10.0.1.2", "10.0.2.2", proto::ICMP, m.len());
     h.ttl = 1;
-    r.from_a(&packet(h, &m));
+    r.host_a(&packet(h, &m));
     assert!(r.take(0).is_empty());
     assert_eq!(r.dropped(DropReason::IpTtl), 1);
     r.balanced();
@@ -82,12 +82,12 @@ fn malformed_packets_are_dropped_each_for_its_reason() {
         b[at] = v;
         b
     };
-    r.from_a(&with(0, 0x65));
-    r.from_a(&with(0, 0x44));
-    r.from_a(&with(2, 0x7f));
-    r.from_a(&with(10, 0x12));
-    r.from_a(&udp("127.0.0.1", "10.0.2.2", 1, 2, b""));
-    r.from_a(&udp("224.0.0.1", "10.0.2.2", 1, 2, b""));
+    r.host_a(&with(0, 0x65));
+    r.host_a(&with(0, 0x44));
+    r.host_a(&with(2, 0x7f));
+    r.host_a(&with(10, 0x12));
+    r.host_a(&udp("127.0.0.1", "10.0.2.2", 1, 2, b""));
+    r.host_a(&udp("224.0.0.1", "10.0.2.2", 1, 2, b""));
     let reasons = [
         DropReason::IpBadVersion,
         DropReason::IpBadHeaderLength,

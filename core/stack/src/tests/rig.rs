@@ -181,12 +181,6 @@ pub static TABLE: DriverTable = DriverTable {
     status,
 };
 
-/// A station on a wire.
-#[derive(Clone, Copy)]
-pub struct Station {
-    pub mac: MacAddr,
-}
-
 /// The router.
 pub struct Rig {
     pub rt: Arc<Runtime>,
@@ -300,7 +294,7 @@ impl Rig {
     }
 
     /// An IP packet from a host of port 0 or 1 to the router.
-    pub fn from_a(&mut self, packet: &[u8]) {
+    pub fn host_a(&mut self, packet: &[u8]) {
         let f = super::frames::ip_frame(self.mac(0), mac(HOST_A), packet);
         self.send(0, f);
     }

@@ -171,7 +171,7 @@ fn packets_go_into_a_tunnel_and_come_out_of_it() {
     r.stack.route_add(&dev("172.16.0.0/16", g)).unwrap();
     let inner = udp("10.0.1.2", "172.16.0.9", 1, 2, b"inside");
     for _ in 0..2 {
-        r.from_a(&inner);
+        r.host_a(&inner);
         let out = r.take(1);
         let (outer, body) = ip_of(&out[0]);
         assert_eq!((outer.src, outer.dst, outer.proto), (ip("10.0.2.1"), ip("10.0.2.2"), proto::IPIP));
@@ -199,7 +199,7 @@ fn a_tunnel_that_leads_into_itself_ends() {
     let mut r = Rig::router();
     let g = gif(&r, "gif0", "10.0.2.1", "192.168.9.9");
     r.stack.route_add(&dev("192.168.9.0/24", g)).unwrap();
-    r.from_a(&udp("10.0.1.2", "192.168.9.1", 1, 2, b""));
+    r.host_a(&udp("10.0.1.2", "192.168.9.1", 1, 2, b""));
     assert_eq!(r.dropped(DropReason::EncapNest), 1);
     r.balanced();
 }
@@ -243,7 +243,7 @@ fn tagged_frames_go_by_their_vlan_interface_in_both_directions() {
     assert_eq!(out[0][12..16], [0x81, 0, 0, 10]);
     let (h, _) = ip_of_packet(&out[0][18..]);
     assert_eq!(h.dst, ip("10.0.10.2"));
-    r.from_a(&udp("10.0.1.2", "10.0.10.2", 1, 2, b"routed into the vlan"));
+    r.host_a(&udp("10.0.1.2", "10.0.10.2", 1, 2, b"routed into the vlan"));
     let out = r.take(1);
     assert_eq!(out[0][12..18], [0x81, 0, 0, 10, 8, 0]);
     r.send(1, tag(ip_frame(r.mac(1), mac(HOST_B), &echo("10.0.2.2", "10.0.2.1", 1, b"priority")), 0));

@@ -14,6 +14,7 @@ impl Sum {
     }
 
     /// Adds bytes as they follow what was added before.
+    #[allow(clippy::should_implement_trait)] // a step of a chain, like `word` and `pseudo`
     pub fn add(mut self, mut b: &[u8]) -> Self {
         if self.odd
             && let Some((first, rest)) = b.split_first()
