@@ -59,7 +59,7 @@ pub struct FilterTable {
     /// Ends an instance that no worker can be in any more.
     pub destroy: unsafe extern "C" fn(handle: *mut c_void) -> i32,
     /// Judges `n` packets at a hook of `ifindex`: one of [`verdict`] for each into `verdicts`. Returns 0 or
-    /// [`crate::FAULT`].
+    /// [`crate::FAULT`]; also with that, packets whose verdict is CONSUMED are the filter's.
     pub filter: unsafe extern "C" fn(
         handle: *mut c_void,
         worker: u32,

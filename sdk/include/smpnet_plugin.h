@@ -1252,7 +1252,7 @@ typedef struct smpnet_filter_table {
   int32_t (*destroy)(void *handle);
   /*
    Judges `n` packets at a hook of `ifindex`: one of [`verdict`] for each into `verdicts`. Returns 0 or
-   [`crate::FAULT`].
+   [`crate::FAULT`]; also with that, packets whose verdict is CONSUMED are the filter's.
    */
   int32_t (*filter)(void *handle,
                     uint32_t worker,
