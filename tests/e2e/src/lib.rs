@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use smpnet_lab::{Daemon, Host, Lab, LabError, Ping, Result, TwoHosts, VethEnd, check, mac, veth};
 
+/// Addresses are used at once, without the seconds of RFC 5227's probes.
+const AT_ONCE: &str = "[sysctl]\n\"net.inet.ip.dad_count\" = 0\n\n";
+
 /// Hosts A and B with smpnet on R between them.
 pub struct Rig {
     /// The hosts.
@@ -24,7 +27,7 @@ impl Rig {
     /// When it does not start, or does not answer pings within ten seconds.
     pub fn start(lab: Lab, extra: &str) -> Result<Rig> {
         let net = TwoHosts::new(lab)?;
-        let router = Daemon::start(&net.r, &format!("{}{extra}", net.ports("")))?;
+        let router = Daemon::start(&net.r, &format!("{AT_ONCE}{}{extra}", net.ports("")))?;
         Rig { net, router }.ready()
     }
 
@@ -33,8 +36,13 @@ impl Rig {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn with(net: TwoHosts, config: &str) -> Result<Rig> {
-        let router = Daemon::start(&net.r, config)?;
+        let router = Daemon::start(&net.r, &format!("{AT_ONCE}{config}"))?;
         Rig { net, router }.ready()
+    }
+
+    /// The interfaces as they stand in the file of [`start`](Self::start), to write that file anew.
+    pub fn base(&self) -> String {
+        format!("{AT_ONCE}{}", self.net.ports(""))
     }
 
     fn ready(self) -> Result<Rig> {
@@ -57,6 +65,15 @@ impl Rig {
         let all = self.router.client().get("/v1/drops")?;
         let of_it = elements(&all).iter().filter(|d| d["reason"] == reason);
         Ok(of_it.filter_map(|d| d["packets"].as_u64()).sum())
+    }
+
+    /// Packets that the kernel dropped because the ring of a port was full, before smpnet saw them.
+    ///
+    /// # Errors
+    /// When smpnet does not answer.
+    pub fn missed(&self) -> Result<u64> {
+        let all = self.router.client().get("/v1/interfaces")?;
+        Ok(elements(&all).iter().filter_map(|i| i["driver_stats"]["rx_missed"].as_u64()).sum())
     }
 
     /// Waits until `smpnet ARGS --json` satisfies `wanted`.

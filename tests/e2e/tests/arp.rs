@@ -89,6 +89,7 @@ fn a_new_address_is_probed_and_announced(lab: Lab) -> Result<()> {
     let rig = Rig::start(lab, "")?;
     let new = Ipv4Addr::new(10, 0, 5, 1);
     let wire = Capture::open(&rig.net.a, "eth0")?;
+    rig.router.ok(&["sysctl", "-w", "net.inet.ip.dad_count=3"])?;
     rig.router.ok(&["ifconfig", "left0", "10.0.5.1/24", "alias"])?;
     let patience = Duration::from_secs(10);
     wire.wait("probe", patience, |f| {
@@ -102,6 +103,7 @@ fn a_new_address_is_probed_and_announced(lab: Lab) -> Result<()> {
 fn an_address_that_linux_has_is_found_duplicated(lab: Lab) -> Result<()> {
     let rig = Rig::start(lab, "")?;
     rig.net.a.add_addr("eth0", [10, 0, 6, 1].into(), 24)?;
+    rig.router.ok(&["sysctl", "-w", "net.inet.ip.dad_count=3"])?;
     rig.router.ok(&["ifconfig", "left0", "10.0.6.1/24", "alias"])?;
     let state = |all: &serde_json::Value, address: &str| {
         let interfaces = elements(all).iter().flat_map(|i| elements(&i["addresses"]));

@@ -141,10 +141,13 @@ fn every_packet_is_judged_by_exactly_one_generation(lab: Lab) -> Result<()> {
     let (load, probes) = (load.finish()?, probes.finish()?);
     let filtered = dropped(&rig, "turn")? - start;
     let came = probes.total();
-    check(load.total().received == loaded.sent && load.total().duplicates == 0, || {
+    // A port whose ring is full on a busy machine names what it missed; everything else must be there.
+    let missed = rig.missed()?;
+    let gone = loaded.sent - load.total().received + probed.sent - came.received - filtered;
+    check(gone <= missed && load.total().duplicates == 0, || {
         format!("of {loaded:?} came {load:?}: {:?}", rig.router.ok(&["netstat", "-d"]))
     })?;
-    check(came.received + filtered == probed.sent && came.duplicates == 0, || {
+    check(came.received + filtered <= probed.sent && came.duplicates == 0, || {
         format!("of {probed:?} came {came:?} and {filtered} were filtered: {:?}", rig.router.ok(&["netstat", "-d"]))
     })?;
     check(filtered > 0 && came.received > 0, || "the generations did not take turns".into())?;

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         a_step_that_fails_rolls_back_those_before_it,
         apply_makes_the_difference_and_nothing_else,
         a_second_daemon_on_the_same_socket_is_refused,
+        every_command_takes_json_at_its_end,
         every_plugin_of_the_tree_is_listed,
         a_file_that_is_no_plugin_is_refused_and_forwarding_goes_on,
         explain_names_every_decision,
@@ -69,12 +70,12 @@ fn sigkill_leaves_nothing_that_hinders_the_next_start(lab: Lab) -> Result<()> {
 fn sighup_applies_the_file_again(lab: Lab) -> Result<()> {
     let rig = Rig::start(lab, "")?;
     check(!has_route(&rig, "10.9.0.0/16")?, || "the route is there already".into())?;
-    rig.router.write_config(&format!("{}{ROUTE}", rig.net.ports("")))?;
+    rig.router.write_config(&format!("{}{ROUTE}", rig.base()))?;
     rig.router.signal(1)?;
     let patience = Duration::from_secs(5);
     rig.wait(&["route", "show"], patience, |all| elements(all).iter().any(|r| r["dst"] == "10.9.0.0/16"))?;
     reaches(&rig.net.a, TwoHosts::B)?;
-    rig.router.write_config(&rig.net.ports(""))?;
+    rig.router.write_config(&rig.base())?;
     rig.router.signal(1)?;
     rig.wait(&["route", "show"], patience, |all| !elements(all).iter().any(|r| r["dst"] == "10.9.0.0/16"))?;
     reaches(&rig.net.a, TwoHosts::B)
@@ -86,7 +87,7 @@ fn a_broken_file_changes_nothing_and_names_its_line(lab: Lab) -> Result<()> {
         Ok(format!("{}{}", rig.router.ok(&["route", "show"])?, rig.router.ok(&["filter", "list"])?))
     };
     let before = state(&rig)?;
-    let ports = rig.net.ports("");
+    let ports = rig.base();
     let cases = [
         (format!("{ports}[[rout]]\nto = \"10.8.0.0/16\"\n"), "route"),
         (format!("{ports}[[route]]\nto = \"10.8.0.0/16\"\nvai = \"10.0.2.2\"\n"), "via"),
@@ -117,7 +118,7 @@ fn a_step_that_fails_rolls_back_those_before_it(lab: Lab) -> Result<()> {
     let before = rig.router.ok(&["route", "show"])?;
     // Good as a file; the last step fails because the device is not there.
     let missing = "[[interface]]\nname = \"gone0\"\ndriver = \"af_packet\"\noptions = { device = \"gone\" }\n";
-    let path = rig.router.write_config(&format!("{}{ROUTE}{missing}", rig.net.ports("")))?;
+    let path = rig.router.write_config(&format!("{}{ROUTE}{missing}", rig.base()))?;
     let error = rig.router.fails(&["apply", &path.display().to_string()])?;
     check(error.contains("gone"), || error)?;
     let after = rig.router.ok(&["route", "show"])?;
@@ -127,7 +128,7 @@ fn a_step_that_fails_rolls_back_those_before_it(lab: Lab) -> Result<()> {
 
 fn apply_makes_the_difference_and_nothing_else(lab: Lab) -> Result<()> {
     let rig = Rig::start(lab, "")?;
-    let path = rig.router.write_config(&format!("{}{ROUTE}", rig.net.ports("")))?.display().to_string();
+    let path = rig.router.write_config(&format!("{}{ROUTE}", rig.base()))?.display().to_string();
     let planned = rig.router.json(&["apply", "--dry-run", &path])?;
     check(elements(&planned["steps"]).len() == 1, || format!("{planned}"))?;
     check(!has_route(&rig, "10.9.0.0/16")?, || "a dry run changed something".into())?;
@@ -149,6 +150,32 @@ fn a_second_daemon_on_the_same_socket_is_refused(lab: Lab) -> Result<()> {
     check(error.contains("control.sock"), || format!("the error does not name the socket: {error}"))?;
     reaches(&rig.net.a, TwoHosts::B)?;
     rig.router.ok(&["ifconfig"]).map(drop)
+}
+
+fn every_command_takes_json_at_its_end(lab: Lab) -> Result<()> {
+    let rig = Rig::start(lab, ROUTE)?;
+    reaches(&rig.net.a, TwoHosts::B)?;
+    let commands: [&[&str]; 14] = [
+        &["ifconfig"],
+        &["ifconfig", "left0"],
+        &["route", "show"],
+        &["route", "get", "10.9.0.1"],
+        &["arp", "-a"],
+        &["netstat", "-i"],
+        &["netstat", "-r"],
+        &["netstat", "-s"],
+        &["netstat", "-q"],
+        &["sysctl", "net.inet.ip"],
+        &["plugin", "list"],
+        &["filter", "list"],
+        &["bpf", "compile", "udp"],
+        &["stats"],
+    ];
+    for command in commands {
+        rig.router.json(command)?;
+        check(!rig.router.ok(command)?.trim_start().starts_with('{'), || format!("{command:?} prints JSON unasked"))?;
+    }
+    Ok(())
 }
 
 fn every_plugin_of_the_tree_is_listed(lab: Lab) -> Result<()> {

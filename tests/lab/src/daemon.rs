@@ -116,9 +116,8 @@ impl Daemon {
     /// When the program cannot be started; its own failures are in the [`Output`].
     pub fn cli(&self, args: &[&str]) -> Result<Output> {
         Command::new(&self.program)
+            .env("SMPNET_SOCKET", self.socket())
             .args(args)
-            .arg("--socket")
-            .arg(self.socket())
             .output()
             .context(format!("smpnet {}", args.join(" ")))
     }

@@ -81,10 +81,8 @@ pub fn as_ordinary_user(lab: Lab, name: &str) -> Result<()> {
         return Ok(());
     }
     let exe = std::env::current_exe().context("finding this program")?;
-    let dir = TempDir::new("smpnet-nobody")?;
-    std::os::unix::fs::chown(dir.path(), Some(65534), Some(65534)).context("giving a folder away")?;
     let mut command = Command::new(exe);
-    command.env(CHILD, name).env("TMPDIR", dir.path()).uid(65534).gid(65534).stdin(Stdio::null());
+    command.env(CHILD, name).env("TMPDIR", "/tmp").uid(65534).gid(65534).stdin(Stdio::null());
     let out = match command.output() {
         Err(e) => return Err(skip(format!("user 65534 may not run this program where it lies ({e})"))),
         Ok(out) => out,

@@ -34,8 +34,9 @@ impl Snapshot {
             if i["attachment"] == "port" {
                 s.received += number(&i["counters"]["ipackets"]);
                 s.sent += number(&i["counters"]["opackets"]);
-                // The ring of a port was full: the kernel dropped before smpnet saw the packet.
-                *s.drops.entry("rx_ring_full".into()).or_default() += number(&i["counters"]["iqdrops"]);
+                // What the kernel dropped because the ring of a port was full, before smpnet saw it.
+                *s.drops.entry("rx_missed".into()).or_default() += number(&i["driver_stats"]["rx_missed"]);
+                *s.drops.entry("tx_errors".into()).or_default() += number(&i["driver_stats"]["tx_errors"]);
             }
         }
         for d in list(&client.get("/v1/drops")?) {
@@ -101,9 +102,9 @@ pub struct Books {
 impl Books {
     /// Closes the books: what is missing and has no name is lost.
     pub fn close(mut self, drops: &BTreeMap<String, u64>) -> Books {
-        // Packets that were for smpnet itself were not sent by our flows; those that the filter took stand apart.
+        // Packets for smpnet itself or for nobody were not sent by our flows; those that the filter took stand apart.
         self.dropped = drops.clone();
-        self.dropped.retain(|reason, _| reason != "filtered" && reason != "consumed");
+        self.dropped.retain(|reason, _| !["filtered", "consumed", "not_for_us", "no_proto"].contains(&reason.as_str()));
         let named: u64 = self.dropped.values().sum::<u64>() + self.hosts_dropped;
         let found = self.forwarded + self.filtered;
         self.lost = self.sent.saturating_sub(found).saturating_sub(named);

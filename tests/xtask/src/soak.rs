@@ -40,8 +40,8 @@ fn soak(args: &Args) -> Result<bool, LabError> {
     let last = load.resident.last().copied().unwrap_or(0);
     let grown = last.saturating_sub(early);
     let (probes, probes_in, probes_out) = load.probes;
-    let accounted =
-        probes == probes_in + probes_out && b.sent == b.forwarded + b.filtered + b.dropped_sum() + b.hosts_dropped;
+    let accounted = probes - probes_in - probes_out <= b.dropped_sum() + b.hosts_dropped
+        && b.sent == b.forwarded + b.filtered + b.dropped_sum() + b.hosts_dropped;
     let ok = b.lost == 0 && b.wrong == 0 && accounted && grown < STEADY && load.swaps.len() == swaps as usize;
     let request = Spread::of(load.swaps.iter().map(|s| s.request_us));
     let adopt = Spread::of(load.swaps.iter().map(|s| s.adopt_us));

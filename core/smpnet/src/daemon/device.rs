@@ -1,7 +1,7 @@
 //! What stands behind an interface: a driver's port or a kind's object, and the calls of the ABI that concern only it.
 
-use serde_json::Value;
-use smpnet_abi::{
+use serde_json::{Value, json};
+use smpnet_abi::{PortStats, 
     DriverTable, ErrBuf, HostServices, IfConfig, IfKindInfo, IfKindTable, MacAddr, NamedCounter, OK, PortConfig,
     PortInfo, Text, UNSUPPORTED, port_flags,
 };
@@ -135,6 +135,20 @@ impl Device {
         // SAFETY: the buffer is ours, and the plugin wrote what it says it wrote.
         let text = unsafe { out.get() };
         Some(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// What the driver counts of a port, by the ABI's names. `rx_missed` is what it lost before smpnet saw it.
+    pub fn port_stats(&self) -> Option<Value> {
+        let Device::Port(table, info) = self else { return None };
+        let mut s = PortStats::default();
+        // SAFETY: the port is open, and the structure lives through the call.
+        if unsafe { (table.stats)(info.port, &mut s) } != OK {
+            return None;
+        }
+        Some(json!({
+            "rx_packets": s.rx_packets, "rx_bytes": s.rx_bytes, "rx_missed": s.rx_missed, "rx_errors": s.rx_errors,
+            "tx_packets": s.tx_packets, "tx_bytes": s.tx_bytes, "tx_errors": s.tx_errors,
+        }))
     }
 
     /// The driver's own counters.

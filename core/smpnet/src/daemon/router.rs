@@ -71,7 +71,8 @@ impl Router {
         let Some(a) = attached.get(name) else { return json!({}) };
         let counters: serde_json::Map<String, Value> =
             a.device.counters().into_iter().map(|(n, v)| (n, v.into())).collect();
-        json!({"status": a.device.status(), "driver_counters": counters, "options": a.options})
+        let stats = a.device.port_stats();
+        json!({"status": a.device.status(), "driver_stats": stats, "driver_counters": counters, "options": a.options})
     }
 
     /// Names of the ports that end by themselves.
