@@ -7,7 +7,7 @@
 //! the long way.
 
 use crate::hash::FlowKey;
-use crate::lazy::prefetch;
+use crate::lazy::{LazyArray, Zeroed, prefetch};
 use crate::wire::ethernet::HEADER_LEN;
 
 const WINDOW: usize = 8;
@@ -30,7 +30,6 @@ pub(crate) struct FlowRoute {
     pub rewrite: [u8; HEADER_LEN],
 }
 
-#[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Entry {
     key: FlowKey,
@@ -46,18 +45,8 @@ struct Entry {
 
 const _: () = assert!(size_of::<Entry>() == 64);
 
-// Generation 0 is never current.
-const VACANT: Entry = Entry {
-    key: FlowKey { addrs: 0, rest: 0 },
-    word: 0,
-    generation: 0,
-    egress: 0,
-    neigh: 0,
-    mtu: 0,
-    used: 0,
-    rewrite: [0; HEADER_LEN],
-    _pad: [0; 6],
-};
+// SAFETY: integers and arrays of them. An entry of zeroes is vacant, because generation 0 is never current.
+unsafe impl Zeroed for Entry {}
 
 /// What a look-up found.
 #[derive(Debug)]
@@ -72,7 +61,9 @@ pub(crate) enum Found {
 
 /// The table of one worker.
 pub(crate) struct FlowCache {
-    entries: Box<[Entry]>,
+    /// In huge pages: with a million flows nearly every look-up would miss the TLB, and in a virtual machine such a miss
+    /// costs more than the cache line.
+    entries: Option<LazyArray<Entry>>,
     mask: usize,
     /// Counts look-ups, as a clock for evictions.
     clock: u32,
@@ -82,34 +73,33 @@ impl FlowCache {
     /// A table of `flows` entries, rounded up to a power of two; 0 caches nothing.
     pub(crate) fn new(flows: usize) -> FlowCache {
         if flows == 0 {
-            return FlowCache { entries: Box::default(), mask: 0, clock: 0 };
+            return FlowCache { entries: None, mask: 0, clock: 0 };
         }
         let n = flows.clamp(MIN_FLOWS, MAX_FLOWS).next_power_of_two();
-        FlowCache { entries: vec![VACANT; n].into_boxed_slice(), mask: n - 1, clock: 0 }
+        // Without memory for it a worker remembers nothing, and all packets take the long way.
+        FlowCache { entries: LazyArray::new(n, true).ok(), mask: n - 1, clock: 0 }
     }
 
     #[inline(always)]
     pub(crate) fn enabled(&self) -> bool {
-        !self.entries.is_empty()
+        self.entries.is_some()
     }
 
     /// Asks for the line of a flow, ahead of [`FlowCache::find`].
     #[inline(always)]
     pub(crate) fn prefetch(&self, hash: u32) {
-        if self.enabled() {
-            prefetch(&raw const self.entries[hash as usize & self.mask]);
+        if let Some(entries) = &self.entries {
+            prefetch(&raw const entries[hash as usize & self.mask]);
         }
     }
 
     /// Looks a flow up.
     #[inline(always)]
     pub(crate) fn find(&mut self, key: FlowKey, hash: u32, generation: u32) -> Found {
-        if !self.enabled() {
-            return Found::Miss;
-        }
+        let Some(entries) = &mut self.entries else { return Found::Miss };
         self.clock = self.clock.wrapping_add(1);
         for i in 0..WINDOW {
-            let e = &mut self.entries[(hash as usize + i) & self.mask];
+            let e = &mut entries[(hash as usize + i) & self.mask];
             if e.key == key {
                 if e.generation != generation {
                     return if e.generation == 0 { Found::Miss } else { Found::Stale };
@@ -132,15 +122,13 @@ impl FlowCache {
 
     /// Remembers a flow. Returns whether a living one had to go for it.
     pub(crate) fn insert(&mut self, key: FlowKey, hash: u32, generation: u32, r: &FlowRoute) -> bool {
-        if !self.enabled() {
-            return false;
-        }
+        let Some(entries) = &mut self.entries else { return false };
         // The same flow, else the first dead entry, else the one that was longest unused.
         let mut best = hash as usize & self.mask;
         let mut best_age = 0u64;
         for i in 0..WINDOW {
             let at = (hash as usize + i) & self.mask;
-            let e = &self.entries[at];
+            let e = &entries[at];
             let vacant = e.generation == 0;
             let age = if e.key == key && !vacant {
                 u64::MAX
@@ -158,7 +146,7 @@ impl FlowCache {
             }
         }
         let evicted = best_age < 1 << 39;
-        self.entries[best] = Entry {
+        entries[best] = Entry {
             key,
             word: r.word,
             generation,
@@ -175,7 +163,7 @@ impl FlowCache {
     /// Entries of the given generation.
     #[cfg(test)]
     fn live(&self, generation: u32) -> usize {
-        self.entries.iter().filter(|e| e.generation == generation).count()
+        self.entries.iter().flat_map(|e| e.iter()).filter(|e| e.generation == generation).count()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Large arrays of zeroes of which only the touched pages cost memory.
 
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
@@ -17,10 +17,16 @@ unsafe impl Zeroed for AtomicU32 {}
 // SAFETY: as above.
 unsafe impl Zeroed for AtomicU64 {}
 
+/// Bytes of a huge page.
+const HUGE: usize = 2 << 20;
+
 /// An array of `len` zeroes in anonymous memory that is reserved but not committed.
 pub struct LazyArray<T: Zeroed> {
     base: NonNull<T>,
     len: usize,
+    /// The whole mapping, which may begin before `base`.
+    map: *mut libc::c_void,
+    bytes: usize,
 }
 
 // SAFETY: owns its memory like a boxed slice.
@@ -32,7 +38,9 @@ impl<T: Zeroed> LazyArray<T> {
     /// Reserves the array. `huge` asks for transparent huge pages: fewer TLB misses for arrays that are hit at random, at
     /// the price of 2 MiB of memory for each page touched.
     pub fn new(len: usize, huge: bool) -> io::Result<Self> {
-        let bytes = len * size_of::<T>();
+        // With huge pages: whole ones, and room to begin at one.
+        let size = (len * size_of::<T>()).max(1);
+        let bytes = if huge { size.next_multiple_of(HUGE) + HUGE } else { size };
         // SAFETY: a fresh anonymous mapping, placed by the kernel.
         let p = unsafe {
             libc::mmap(
@@ -47,12 +55,15 @@ impl<T: Zeroed> LazyArray<T> {
         if p == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
+        let skip = if huge { p.align_offset(HUGE) } else { 0 };
+        // SAFETY: with huge pages the mapping is larger than the array by a huge page, and `skip` is below that.
+        let start = unsafe { p.byte_add(skip) };
         if huge {
             // SAFETY: advice on our own mapping; a kernel without huge pages refuses it, and nothing depends on it.
-            unsafe { libc::madvise(p, bytes, libc::MADV_HUGEPAGE) };
+            unsafe { libc::madvise(start, size.next_multiple_of(HUGE), libc::MADV_HUGEPAGE) };
         }
-        let base = NonNull::new(p.cast()).ok_or_else(|| io::Error::other("mapping at address 0"))?;
-        Ok(LazyArray { base, len })
+        let base = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapping at address 0"))?;
+        Ok(LazyArray { base, len, map: p, bytes })
     }
 }
 
@@ -65,10 +76,18 @@ impl<T: Zeroed> Deref for LazyArray<T> {
     }
 }
 
+impl<T: Zeroed> DerefMut for LazyArray<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in deref, and `self` is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
+    }
+}
+
 impl<T: Zeroed> Drop for LazyArray<T> {
     fn drop(&mut self) {
         // SAFETY: the mapping made in `new`; nothing borrows it any more.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len * size_of::<T>()) };
+        unsafe { libc::munmap(self.map, self.bytes) };
     }
 }
 

@@ -167,6 +167,8 @@ impl<'a> Path<'a> {
         if o.forwarded && slot != NO_NEIGHBOUR {
             self.remember(out, o, slot, word, header);
         }
+        // Read before the header is pushed: a wider load right after narrower stores would wait for them.
+        let l3 = p.hdr().data_off;
         match p.push_front(HEADER_LEN) {
             Some(front) => front.copy_from_slice(&header),
             None => {
@@ -174,10 +176,9 @@ impl<'a> Path<'a> {
                 return;
             }
         }
-        let off = p.hdr().data_off;
         let h = p.hdr_mut();
-        h.l2_off = off;
-        h.l3_off = off + HEADER_LEN as u16;
+        h.l2_off = l3 - HEADER_LEN as u16;
+        h.l3_off = l3;
         h.ether_type = TYPE_IPV4;
         self.stage_ip(egress, flags, c);
     }
