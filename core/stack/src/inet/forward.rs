@@ -78,18 +78,16 @@ impl<'a> Path<'a> {
                 self.drop_on(ifp, reason, c);
                 return;
             }
-            Fit::Fragment if flags & GSO != 0 => {
-                if !self.shrink_segments(c, info, out.mtu) {
-                    self.drop_on(ifp, DropReason::IpCannotFragment, c);
-                    return;
-                }
-            }
-            Fit::Fragment => {
+            Fit::Fragment if flags & GSO == 0 => {
                 decrement_ttl(p.data_mut());
                 self.ip_stat(IpStat::Forward, 1);
                 self.fragment(c, out.mtu, |path, piece| {
                     path.ip_send(out, piece, next, &Out { info, hash: 0, forwarded: false });
                 });
+                return;
+            }
+            Fit::Fragment if !self.shrink_segments(c, info, out.mtu) => {
+                self.drop_on(ifp, DropReason::IpCannotFragment, c);
                 return;
             }
             _ => {}

@@ -187,7 +187,7 @@ fn offload_flags_are_carried_to_a_port_that_can() {
     r.port_with("b0", "10.0.2.1/24", offload::TX_CSUM | offload::TSO4 | offload::SCATTER, 1, 1);
     r.teach(0, "10.0.1.2", HOST_A);
     r.teach(1, "10.0.2.2", HOST_B);
-    r.send_wire(0, tcp_wire(&r, 4000));
+    r.send_wire(0, tcp_wire(&r, 4000, DF));
     let out = r.take_wires(1);
     assert_eq!(out.len(), 1);
     let w = &out[0];
@@ -201,7 +201,7 @@ fn offload_flags_are_carried_to_a_port_that_can() {
 }
 
 /// A TCP packet of several segments as a Linux peer's vnet header describes it.
-fn tcp_wire(r: &Rig, n: usize) -> Wire {
+fn tcp_wire(r: &Rig, n: usize, frag: u16) -> Wire {
     let mut seg = vec![0u8; 20];
     seg[..4].copy_from_slice(&[0x10, 0, 0, 80]);
     seg[4..8].copy_from_slice(&1000u32.to_be_bytes());
@@ -211,7 +211,7 @@ fn tcp_wire(r: &Rig, n: usize) -> Wire {
     let open = crate::wire::checksum::Sum::new().pseudo(ip("10.0.1.2"), ip("10.0.2.2"), 6, seg.len() as u32).fold();
     seg[16..18].copy_from_slice(&open.to_be_bytes());
     let mut h = header("10.0.1.2", "10.0.2.2", proto::TCP, seg.len());
-    h.frag = DF;
+    h.frag = frag;
     Wire {
         bytes: ip_frame(r.mac(0), mac(HOST_A), &packet(h, &seg)),
         flags: pkt_flags::GSO_TCP4 | pkt_flags::CSUM_PARTIAL,
@@ -224,7 +224,7 @@ fn tcp_wire(r: &Rig, n: usize) -> Wire {
 #[test]
 fn a_tcp_packet_is_segmented_for_a_port_that_cannot() {
     let mut r = Rig::router();
-    let w = tcp_wire(&r, 4000);
+    let w = tcp_wire(&r, 4000, DF);
     r.send_wire(0, w);
     let out = r.take_wires(1);
     assert_eq!(out.len(), 3);
@@ -240,5 +240,21 @@ fn a_tcp_packet_is_segmented_for_a_port_that_cannot() {
         data.extend_from_slice(&body[20..]);
     }
     assert_eq!(data, big(4000));
+    r.balanced();
+}
+
+#[test]
+fn segments_are_made_smaller_for_a_smaller_mtu_unless_that_is_forbidden() {
+    let mut r = Rig::router();
+    r.stack.set_mtu(r.index(1), 1000).unwrap();
+    let w = tcp_wire(&r, 4000, 0);
+    r.send_wire(0, w);
+    let out = r.take(1);
+    assert_eq!(out.len(), 5);
+    assert!(out.iter().all(|f| ip_of(f).0.total_len <= 1000));
+    let w = tcp_wire(&r, 4000, DF);
+    r.send_wire(0, w);
+    assert!(r.take(1).is_empty());
+    assert_eq!(icmp_of(&r.take(0)[0]).1.rest, 1000);
     r.balanced();
 }
