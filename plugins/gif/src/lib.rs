@@ -2,7 +2,8 @@
 //!
 //! A packet that leaves through `gif0` gets an outer header from `local` to `remote` and is routed again; a packet that
 //! arrives with those outer addresses, swapped, loses its outer header and arrives again, on `gif0`. Conventions are
-//! NetBSD's: MTU 1280 by default, outer DF clear, outer TTL 30. ECN follows RFC 6040.
+//! NetBSD's: MTU 1280 by default, outer DF clear, outer TTL 30. ECN follows RFC 6040. How many tunnels a packet may pass is
+//! counted by the core.
 
 mod ecn;
 mod header;
@@ -17,9 +18,6 @@ use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicU16, Ordering},
 };
-
-/// Tunnels that a packet may pass: as in gif(4), one inside another is the end of it.
-const MAX_NEST: u32 = 3;
 
 /// One gif interface.
 pub struct Gif {
@@ -99,10 +97,6 @@ fn attach(host: &Host, ifindex: u32, ends: &Ends) -> Result<Attachment, Error> {
 }
 
 fn encapsulate(packet: &mut Packet, ends: &Ends, id: &OuterId) -> Result<(), DropReason> {
-    let nest = (packet.hdr().flags >> pkt_flags::NEST_SHIFT) + 1;
-    if nest > MAX_NEST {
-        return Err(DropReason::EncapNest);
-    }
     let inner_len = packet.len();
     if header::header_len(packet.data()).is_none() {
         return Err(DropReason::EncapBad);
@@ -115,7 +109,7 @@ fn encapsulate(packet: &mut Packet, ends: &Ends, id: &OuterId) -> Result<(), Dro
     let Some(outer) = room.first_chunk_mut::<{ header::OUTER }>() else { return Err(DropReason::NoBuffer) };
     header::write_outer(outer, tos, ends.ttl, inner_len as u16, id.next(), ends.local, ends.remote);
     let h = packet.hdr_mut();
-    h.flags = (h.flags & !CARRIED_OFF) | nest << pkt_flags::NEST_SHIFT | pkt_flags::LOCAL;
+    h.flags = (h.flags & !CARRIED_OFF) | pkt_flags::LOCAL;
     (h.l2_off, h.l3_off, h.l4_off) = (0, h.data_off(), h.data_off() + header::OUTER as u16);
     (h.ether_type, h.l4_proto) = (0x0800, header::IPIP);
     Ok(())
@@ -124,10 +118,6 @@ fn encapsulate(packet: &mut Packet, ends: &Ends, id: &OuterId) -> Result<(), Dro
 fn decapsulate(packet: &mut Packet) -> Result<(), DropReason> {
     let outer = header::header_len(packet.data()).ok_or(DropReason::EncapBad)?;
     let outer_tos = packet.data()[1];
-    let nest = (packet.hdr().flags >> pkt_flags::NEST_SHIFT) + 1;
-    if nest > MAX_NEST {
-        return Err(DropReason::EncapNest);
-    }
     if !packet.pull_front(outer) {
         return Err(DropReason::EncapBad);
     }
@@ -139,7 +129,7 @@ fn decapsulate(packet: &mut Packet) -> Result<(), DropReason> {
     }
     let h = packet.hdr_mut();
     // What the device said of checksums was said of the outer packet.
-    h.flags = (h.flags & !CARRIED_OFF) | nest << pkt_flags::NEST_SHIFT;
+    h.flags &= !CARRIED_OFF;
     (h.l2_off, h.l3_off, h.l4_off) = (0, h.data_off(), 0);
     h.ether_type = 0x0800;
     Ok(())
@@ -153,8 +143,7 @@ const CARRIED_OFF: u32 = pkt_flags::RX_L3_OK
     | pkt_flags::VLAN
     | pkt_flags::BCAST
     | pkt_flags::MCAST
-    | pkt_flags::HASH
-    | pkt_flags::NEST_MASK << pkt_flags::NEST_SHIFT;
+    | pkt_flags::HASH;
 
 impl Ends {
     fn key(&self) -> EncapKey {
@@ -216,7 +205,7 @@ mod tests {
         assert_eq!((data.len(), data[1], data[8], data[9]), (48, 0xb9, 30, 4));
         assert_eq!((&data[12..16], &data[16..20]), (&LOCAL[..], &REMOTE[..]));
         assert_eq!(data[20..], inner(0xb9));
-        assert_eq!(out[0].hdr().flags >> pkt_flags::NEST_SHIFT, 1);
+        assert_ne!(out[0].hdr().flags & pkt_flags::LOCAL, 0);
         drop(out);
         assert_eq!(testing::outstanding(), 0);
     }
@@ -245,15 +234,6 @@ mod tests {
         gif.output(&mut testing::worker(0), &mut burst(&[0x60; 40]));
         assert_eq!(testing::drops(7), [DropReason::EncapBad, DropReason::EncapBad]);
         assert_eq!(testing::outstanding(), 0);
-    }
-
-    #[test]
-    fn a_packet_in_too_many_tunnels_is_dropped() {
-        let gif = gif();
-        let mut b = burst(&inner(0));
-        b.as_mut_slice()[0].hdr_mut().flags |= MAX_NEST << pkt_flags::NEST_SHIFT;
-        gif.output(&mut testing::worker(0), &mut b);
-        assert_eq!(testing::drops(7), [DropReason::EncapNest]);
     }
 
     #[test]

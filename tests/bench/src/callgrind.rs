@@ -14,7 +14,9 @@ pub fn count(args: &[String]) -> io::Result<u64> {
         .arg(std::env::current_exe()?)
         .args(args)
         .output()
-        .map_err(|e| io::Error::new(e.kind(), format!("valgrind: {e}; install it (Debian: apt-get install valgrind)")))?;
+        .map_err(|e| {
+            io::Error::new(e.kind(), format!("valgrind: {e}; install it (Debian: apt-get install valgrind)"))
+        })?;
     let text = std::fs::read_to_string(&out);
     // The file has served; one that was never written needs no removing.
     let _ = std::fs::remove_file(&out);

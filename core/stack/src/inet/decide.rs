@@ -104,11 +104,15 @@ pub(crate) fn validate(b: &[u8], pkt_len: u32, flags: u32) -> Result<IpInfo, Dro
     })
 }
 
+/// Whether an address is not in 1/8 to 126/8 or 128/8 to 223/8, so that it needs a closer look.
+#[inline(always)]
+pub(crate) fn odd(a: u32) -> bool {
+    matches!(a >> 24, 0 | 127) || a >= 0xe000_0000
+}
+
 /// Addresses that cannot come from the wire (RFC 1122, section 3.2.1.3; RFC 1812, section 5.3.7).
 #[inline(always)]
 fn martian(src: u32, dst: u32, flags: u32) -> Option<DropReason> {
-    // One compare for the common case: both first octets are in 1..=126 or 128..=223.
-    let odd = |a: u32| matches!(a >> 24, 0 | 127) || a >= 0xe000_0000;
     if !odd(src) && !odd(dst) {
         return None;
     }

@@ -42,7 +42,12 @@ impl<'a> Path<'a> {
     /// Packets of a running interface: frames, or IP packets of a raw IP interface.
     pub(crate) fn if_input(&mut self, ifp: &'a Ifnet, burst: &Burst) {
         match ifp.medium {
-            Medium::Ether => self.ether_input(ifp, burst),
+            Medium::Ether => {
+                let rest = self.express(ifp, burst);
+                if !rest.is_empty() {
+                    self.ether_input(ifp, &rest);
+                }
+            }
             Medium::RawIp => self.raw_input(ifp, burst),
         }
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod counters;
 pub(crate) mod ether;
+pub(crate) mod express;
 pub(crate) mod gso;
 pub(crate) mod hooks;
 pub(crate) mod ifnet;

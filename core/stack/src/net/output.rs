@@ -112,6 +112,28 @@ impl<'a> Path<'a> {
         }
     }
 
+    /// Stages a run of packets for one interface, as [`Path::stage_ip`] does one by one, and empties it.
+    #[inline]
+    pub(crate) fn stage_ip_run(&mut self, ifindex: u32, flags: u32, run: &mut Burst) {
+        if run.is_empty() {
+            return;
+        }
+        let stage = self.w.stages.get(ifindex, true);
+        if stage.burst.is_empty() {
+            // Mostly a whole burst goes one way.
+            stage.flags |= flags;
+            std::mem::swap(&mut stage.burst, run);
+            if stage.burst.is_full() {
+                self.flush_one(ifindex, true);
+            }
+        } else {
+            for c in run.iter() {
+                self.stage_ip(ifindex, flags, c);
+            }
+        }
+        run.clear();
+    }
+
     /// Stages a complete frame (or a packet of a raw IP interface).
     pub(crate) fn stage_frame(&mut self, ifindex: u32, c: Cell) {
         let flags = self.packet(c).hdr().flags;
