@@ -61,6 +61,10 @@ struct Daemon {
 
 impl Daemon {
     fn start(name: &str, config: &str) -> Daemon {
+        Daemon::start_with(name, config, &[])
+    }
+
+    fn start_with(name: &str, config: &str, environment: &[(&str, &str)]) -> Daemon {
         let folder = std::env::temp_dir().join(format!("smpnet-test-{}-{name}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).unwrap();
@@ -71,6 +75,7 @@ impl Daemon {
             .args(["run", "router.toml", "--socket"])
             .arg(&socket)
             .current_dir(&folder)
+            .envs(environment.iter().copied())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -451,6 +456,35 @@ fn events_are_told_as_they_happen() {
     assert_eq!(what[..2], ["listening", "filter"]);
     assert_eq!(events[1]["generation"], 2);
     assert_eq!(events.len(), 3);
+}
+
+#[test]
+fn the_service_manager_is_told_how_it_goes() {
+    use std::os::{linux::net::SocketAddrExt, unix::net};
+    let name = format!("smpnet-test-notify-{}", std::process::id());
+    let manager = net::UnixDatagram::bind_addr(&net::SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let next = |wanted: &str| {
+        let mut buffer = [0; 256];
+        loop {
+            let n = manager.recv(&mut buffer).unwrap_or_else(|e| panic!("waiting for {wanted}: {e}"));
+            let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
+            if text.contains(wanted) {
+                return text;
+            }
+        }
+    };
+    let notify = format!("@{name}");
+    let d = Daemon::start_with("notify", TWO_PORTS, &[("NOTIFY_SOCKET", &notify), ("WATCHDOG_USEC", "200000")]);
+    next("READY=1");
+    next("WATCHDOG=1");
+    next("WATCHDOG=1");
+    d.signal("HUP");
+    assert!(next("RELOADING=1").contains("MONOTONIC_USEC="));
+    next("READY=1");
+    let (status, log) = d.stop();
+    assert!(status.success(), "{log}");
+    next("STOPPING=1");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The steps that a running router is changed by. Each has an inverse, so that a list of them can be undone.
 
 use crate::config::{ArpEntry, Config, Filter, Interface, Located, Prefix, Route};
-use std::{fmt, path::PathBuf};
+use std::{collections::HashSet, fmt, path::PathBuf};
 
 /// The value of a sysctl node, and whether the configuration asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +122,18 @@ impl Op {
                 }
             }
         }
+    }
+
+    /// Does to the model what a list of steps does to the router. There may be very many routes among them.
+    pub fn edit_all(ops: &[Op], config: &mut Config) {
+        let gone: HashSet<Prefix> =
+            ops.iter().filter_map(|op| if let Op::RemoveRoute(r) = op { Some(r.to) } else { None }).collect();
+        if gone.len() < 16 {
+            return ops.iter().for_each(|op| op.edit(config));
+        }
+        // Routes that are removed and added again are added behind what is left.
+        config.routes.retain(|r| !gone.contains(&r.to));
+        ops.iter().filter(|op| !matches!(op, Op::RemoveRoute(_))).for_each(|op| op.edit(config));
     }
 
     /// Where in the file that asked for it the step comes from, if it does.

@@ -1,8 +1,8 @@
 //! The difference between two configurations, as a list of steps.
 
 use super::op::{Op, Setting};
-use crate::config::{Backing, Config, Filter, Interface, NextHop, Route, RouteTarget};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::config::{Backing, Config, Filter, Interface, NextHop, Prefix, Route, RouteTarget};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What is to be done, and what cannot be done without a restart.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,7 +25,7 @@ pub struct SysctlState<'s> {
 /// interfaces); then what comes is built up in the opposite order, and interfaces go up last, when everything that
 /// judges and routes their packets is in place. What both have is not touched, unless it leans on an interface that has
 /// to be made anew.
-pub fn plan(old: &Config, new: &Config, sysctl: &SysctlState<'_>) -> Plan {
+pub fn plan<'c>(old: &'c Config, new: &'c Config, sysctl: &SysctlState<'_>) -> Plan {
     let made_anew = made_anew(old, new);
     let gone: BTreeSet<&str> = old
         .interfaces
@@ -33,7 +33,9 @@ pub fn plan(old: &Config, new: &Config, sysctl: &SysctlState<'_>) -> Plan {
         .map(|i| i.name.as_str())
         .filter(|n| new.interface(n).is_none() || made_anew.contains(n))
         .collect();
-    let mut p = Planner { old, new, gone, ops: Vec::new() };
+    let by_destination = |c: &'c Config| c.routes.iter().map(|r| (r.to, r)).collect();
+    let (old_routes, new_routes) = (by_destination(old), by_destination(new));
+    let mut p = Planner { old, new, old_routes, new_routes, gone, ops: Vec::new() };
     p.take_down();
     p.build_up(sysctl);
     Plan { ops: p.ops, notes: notes(old, new) }
@@ -42,6 +44,9 @@ pub fn plan(old: &Config, new: &Config, sysctl: &SysctlState<'_>) -> Plan {
 struct Planner<'c> {
     old: &'c Config,
     new: &'c Config,
+    /// There may be very many routes, so they are found by their destinations.
+    old_routes: HashMap<Prefix, &'c Route>,
+    new_routes: HashMap<Prefix, &'c Route>,
     gone: BTreeSet<&'c str>,
     ops: Vec<Op>,
 }
@@ -96,6 +101,8 @@ impl<'c> Planner<'c> {
                 Some(o) => self.change_interface(o, i),
             }
         }
+        // After the interfaces, which have nodes of their own; before the addresses, whose probes they govern.
+        self.sysctl(sysctl);
         for i in &new.interfaces {
             let had = old.interface(&i.name).filter(|_| !self.gone.contains(i.name.as_str()));
             for a in &i.addresses {
@@ -110,7 +117,7 @@ impl<'c> Planner<'c> {
             }
         }
         for r in &new.routes {
-            match old.routes.iter().find(|o| o.to == r.to && self.route_kept(o).is_some()) {
+            match self.old_routes.get(&r.to).copied().filter(|o| self.route_kept(o).is_some()) {
                 None => self.ops.push(Op::AddRoute(r.clone())),
                 Some(o) if o != r => self.ops.push(Op::ChangeRoute(o.clone(), r.clone())),
                 Some(_) => {}
@@ -123,7 +130,6 @@ impl<'c> Planner<'c> {
                 Some(_) => {}
             }
         }
-        self.sysctl(sysctl);
         for i in new.interfaces.iter().filter(|i| i.up) {
             let was_up = old.interface(&i.name).is_some_and(|o| o.up) && !self.gone.contains(i.name.as_str());
             if !was_up {
@@ -174,13 +180,16 @@ impl<'c> Planner<'c> {
 
     /// The route in the new configuration that this one stays for, or is changed into.
     fn route_kept(&self, r: &Route) -> Option<&'c Route> {
-        let new = self.new.routes.iter().find(|n| n.to == r.to)?;
+        let new = *self.new_routes.get(&r.to)?;
         (!self.route_leans(r, self.old)).then_some(new)
     }
 
     /// True when a route leads through an interface that goes away.
     fn route_leans(&self, r: &Route, config: &Config) -> bool {
         let RouteTarget::NextHops(hops) = &r.target else { return false };
+        if self.gone.is_empty() {
+            return false;
+        }
         hops.iter().any(|NextHop { via, dev }| {
             let dev = dev.as_deref().or_else(|| via.and_then(|v| config.connected(v)).map(|i| i.name.as_str()));
             dev.is_some_and(|d| self.gone.contains(d))

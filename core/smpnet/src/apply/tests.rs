@@ -44,11 +44,11 @@ fn from_nothing_interfaces_go_up_last() {
         [
             "create interface lan0 (driver null)",
             "create interface wan0 (driver null)",
+            "sysctl net.inet.ip.ttl: 255 -> 64",
             "lan0: add address 10.0.1.1/24",
             "wan0: add address 10.0.2.1/24",
             "add route 0.0.0.0/0 via 10.0.2.2",
             "load filter f: drop \"udp port 5000\"",
-            "sysctl net.inet.ip.ttl: 255 -> 64",
             "lan0: up",
             "wan0: up",
         ]
@@ -135,6 +135,25 @@ fn sections_that_are_read_at_start_only_are_named() {
     assert_eq!(p.ops, []);
     assert_eq!(p.notes.len(), 2);
     assert_eq!(p.notes[0], "[runtime] changed; it takes effect when the daemon starts again");
+}
+
+#[test]
+fn a_hundred_thousand_routes_are_planned_and_taken_over_at_once() {
+    let mut old = config(TWO_PORTS);
+    let route = |n: u32| crate::config::Route {
+        at: Default::default(),
+        to: crate::config::Prefix { addr: (0x1400_0000 + (n << 8)).into(), len: 24 },
+        target: crate::config::RouteTarget::Reject,
+    };
+    old.routes.extend((0..100_000).map(route));
+    let mut new = old.clone();
+    new.routes.retain(|r| r.to.addr.octets()[2] != 7);
+    let began = std::time::Instant::now();
+    let p = plan(&old, &new, &SysctlState { now: &|_| None, original: &BTreeMap::new() });
+    assert_eq!(p.ops.len(), 391);
+    Op::edit_all(&p.ops, &mut old);
+    assert_eq!(essence(&old), essence(&new));
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
 }
 
 /// A router that is only a configuration, and fails at the step it is told to.

@@ -39,6 +39,11 @@ impl Output {
         Output::new("", json)
     }
 
+    /// Everything was printed already.
+    pub fn printed() -> Output {
+        Output { text: String::new(), json: Value::Null, code: 0 }
+    }
+
     /// The same with another exit code.
     pub fn code(mut self, code: u8) -> Output {
         self.code = code;
@@ -47,7 +52,7 @@ impl Output {
 
     /// Prints it to stdout.
     pub fn print(self, as_json: bool) -> ExitCode {
-        if as_json {
+        if as_json && !self.json.is_null() {
             print(&format!("{:#}", self.json));
         } else {
             print(&self.text);

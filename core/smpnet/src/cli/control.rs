@@ -178,7 +178,7 @@ pub fn explain(cx: &Context, args: &ExplainArgs) -> Result<Output, Failure> {
 /// Print events as they happen, one JSON object a line
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Events: link, address, quarantine, filter, apply, plugin, interface.
+Events: interface, link, address, conflict (duplicate address), quarantine, filter, plugin, apply.
 
 Example:
   smpnet events | jq -r .event")]
@@ -198,8 +198,7 @@ pub fn events(cx: &Context, args: &EventsArgs) -> Result<Output, Failure> {
         }
         left != Some(0)
     })?;
-    // Every event was printed as it came; there is nothing left to say in either form.
-    std::process::exit(0)
+    Ok(Output::printed())
 }
 
 /// Show the totals: packets in and out, pool, workers

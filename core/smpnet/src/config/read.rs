@@ -3,7 +3,7 @@
 
 use super::{
     model::*,
-    source::{At, Located, Problem, Report},
+    source::{Located, Problem, Report},
     table::{Source, Table, to_json},
 };
 use std::{io, net::Ipv4Addr, path::Path};
@@ -26,13 +26,13 @@ pub fn read(file: &str, text: &str, read_file: ReadFile<'_>) -> (Config, Report)
     }
     let base = Path::new(file).parent().unwrap_or(Path::new("")).to_owned();
     let config = Reader { source: &source, base: &base, read_file }.config(document.get_ref());
+    let broken: Vec<u32> = errors.iter().map(|e| source.at(e.span().map_or(0, |s| s.start)).line).collect();
     let mut report = Report { file: file.to_owned(), problems: source.problems.into_inner() };
     report.sort();
     // The parser recovers from a broken line by leaving things out, and what is said of those would mislead.
     if !errors.is_empty() {
-        report.problems.truncate(errors.len().max(1));
-        let lines: Vec<u32> = errors.iter().map(|e| At::of(text, e.span().map_or(0, |s| s.start)).line).collect();
-        report.problems.retain(|p| lines.contains(&p.at.line));
+        report.problems.truncate(errors.len());
+        report.problems.retain(|p| broken.contains(&p.at.line));
     }
     (config, report)
 }

@@ -22,19 +22,33 @@ impl PartialEq for At {
 
 impl Eq for At {}
 
-impl At {
-    /// The position of byte `offset` of `text`.
-    pub fn of(text: &str, offset: usize) -> At {
-        let mut end = offset.min(text.len());
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        let before = &text[..end];
-        let line = before.matches('\n').count() as u32 + 1;
-        let start = before.rfind('\n').map_or(0, |i| i + 1);
-        At { line, column: before[start..].chars().count() as u32 + 1 }
+/// Finds positions in a text.
+pub struct Lines<'t> {
+    text: &'t str,
+    /// Where each line begins.
+    starts: Vec<usize>,
+}
+
+impl<'t> Lines<'t> {
+    /// The lines of `text`.
+    pub fn new(text: &'t str) -> Self {
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(i, _)| i + 1)).collect();
+        Lines { text, starts }
     }
 
+    /// The position of byte `offset`.
+    pub fn at(&self, offset: usize) -> At {
+        let mut end = offset.min(self.text.len());
+        while !self.text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let line = self.starts.partition_point(|s| *s <= end);
+        let start = self.starts[line - 1];
+        At { line: line as u32, column: self.text[start..end].chars().count() as u32 + 1 }
+    }
+}
+
+impl At {
     /// False for what did not come from a file.
     pub fn is_known(self) -> bool {
         self.line != 0
@@ -180,11 +194,12 @@ mod tests {
     #[test]
     fn a_position_counts_lines_and_characters_from_one() {
         let text = "a = 1\nbä = 2\n";
-        let at = At::of(text, text.find('2').unwrap());
+        let lines = Lines::new(text);
+        let at = lines.at(text.find('2').unwrap());
         assert_eq!((at.line, at.column), (2, 6));
-        let at = At::of(text, 0);
+        let at = lines.at(0);
         assert_eq!((at.line, at.column), (1, 1));
-        assert_eq!(At::of(text, 10_000).line, 3);
+        assert_eq!(lines.at(10_000).line, 3);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Reading a TOML table key by key: wrong types are reported where they stand, and keys that nobody asked for are
 //! reported with the nearest name that somebody did ask for.
 
-use super::source::{At, Located, Problem, nearest};
+use super::source::{At, Lines, Located, Problem, nearest};
 use std::cell::RefCell;
 use toml::{
     Spanned,
@@ -10,19 +10,18 @@ use toml::{
 
 /// The text of a file and what was found wrong in it so far.
 pub(super) struct Source<'t> {
-    /// The text.
-    pub text: &'t str,
+    lines: Lines<'t>,
     /// What is wrong.
     pub problems: RefCell<Vec<Problem>>,
 }
 
 impl<'t> Source<'t> {
     pub fn new(text: &'t str) -> Self {
-        Source { text, problems: RefCell::default() }
+        Source { lines: Lines::new(text), problems: RefCell::default() }
     }
 
     pub fn at(&self, offset: usize) -> At {
-        At::of(self.text, offset)
+        self.lines.at(offset)
     }
 
     pub fn report(&self, problem: Problem) {

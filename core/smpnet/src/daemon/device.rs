@@ -1,9 +1,9 @@
 //! What stands behind an interface: a driver's port or a kind's object, and the calls of the ABI that concern only it.
 
 use serde_json::{Value, json};
-use smpnet_abi::{PortStats, 
+use smpnet_abi::{
     DriverTable, ErrBuf, HostServices, IfConfig, IfKindInfo, IfKindTable, MacAddr, NamedCounter, OK, PortConfig,
-    PortInfo, Text, UNSUPPORTED, port_flags,
+    PortInfo, PortStats, Text, UNSUPPORTED, port_flags,
 };
 use std::{ffi::c_void, ptr};
 

@@ -76,8 +76,8 @@ impl Daemon {
             }
         }
         let results = transact(&mut &self.router, ops)?;
+        Op::edit_all(ops, &mut running.config);
         for op in ops {
-            op.edit(&mut running.config);
             match op {
                 Op::SwapFilter(old, _) => _ = running.previous.insert(old.name.clone(), old.clone()),
                 Op::DetachFilter(f) => _ = running.previous.remove(&f.name),
@@ -181,11 +181,11 @@ impl Daemon {
         let plan = self.plan(&running, &empty);
         let mut failures = Vec::new();
         for op in &plan.ops {
-            match crate::apply::Executor::execute(&mut &self.router, op) {
-                Ok(_) => op.edit(&mut running.config),
-                Err(e) => failures.push(format!("{op}: {e}")),
+            if let Err(e) = crate::apply::Executor::execute(&mut &self.router, op) {
+                failures.push(format!("{op}: {e}"));
             }
         }
+        running.config = empty;
         failures
     }
 }
