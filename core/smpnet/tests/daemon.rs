@@ -1,5 +1,7 @@
 //! The program as a whole, as a child process: null ports, no privilege, one socket in a folder of its own.
 
+#![allow(clippy::unwrap_used)] // a test ends where something fails, helpers included
+
 use serde_json::{Value, json};
 use smpnet::client::{Client, ClientError};
 use std::{

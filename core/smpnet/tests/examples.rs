@@ -1,5 +1,7 @@
 //! The example files say what `smpnet check` calls good.
 
+#![allow(clippy::unwrap_used)] // a test ends where something fails, helpers included
+
 use smpnet::config::{World, check, read};
 
 fn checked(name: &str) {

@@ -110,9 +110,10 @@ impl Device {
 
     /// Ends the device. No worker may be in it, and nothing may call it again.
     pub fn close(self) -> Result<(), String> {
-        // SAFETY: the handle is the one that the plugin gave, and is not used again.
         let code = match self {
+            // SAFETY: the handle is the one that the plugin gave, and is not used again.
             Device::Port(table, info) => unsafe { (table.close)(info.port) },
+            // SAFETY: as above.
             Device::Kind(table, info) => unsafe { (table.destroy)(info.handle) },
             Device::Loopback => OK,
         };
@@ -167,10 +168,10 @@ impl Device {
     /// Promiscuous mode of a port.
     pub fn set_promisc(&self, on: bool) -> Result<(), String> {
         match self {
-            // SAFETY: the port is open, and the buffer lives through the call.
-            Device::Port(table, info) => {
-                call(ERROR_BYTES, |err| unsafe { (table.set_promisc)(info.port, u32::from(on), err) })
-            }
+            Device::Port(table, info) => call(ERROR_BYTES, |err| {
+                // SAFETY: the port is open, and the buffer lives through the call.
+                unsafe { (table.set_promisc)(info.port, u32::from(on), err) }
+            }),
             _ => Err("only ports have a promiscuous mode".into()),
         }
     }

@@ -415,7 +415,7 @@ impl ExplainRequest {
     pub fn frame(&self) -> Result<Vec<u8>, ApiError> {
         let digits: Vec<u8> = self.packet.bytes().filter(|b| !b.is_ascii_whitespace() && !b":.-".contains(b)).collect();
         let digits = digits.strip_prefix(b"0x").unwrap_or(&digits);
-        if digits.is_empty() || digits.len() % 2 != 0 || digits.len() > 2 * 65_536 {
+        if digits.is_empty() || !digits.len().is_multiple_of(2) || digits.len() > 2 * 65_536 {
             return Err(ApiError::bad(format!(
                 "the packet must be an even number of hex digits, and has {}",
                 digits.len()
