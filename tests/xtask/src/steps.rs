@@ -1,8 +1,10 @@
 //! One step of `cargo xtask test`: a program that is run, watched and judged.
 
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::parse::{self, Counts};
@@ -25,6 +27,8 @@ pub enum Judge {
     Status,
     /// Its tests are counted.
     Tests,
+    /// Its tests are counted; those for which [`SLOW_LIMIT`] does not suffice are skipped.
+    SlowTests,
 }
 
 /// Runs steps one after the other and keeps what they did.
@@ -35,6 +39,23 @@ pub struct Runner {
     pub done: Vec<Done>,
     progress: Progress,
 }
+
+/// The process group of the step that runs; 0 between steps.
+static CURRENT: AtomicU32 = AtomicU32::new(0);
+
+/// Ends the step that runs, with all that it started.
+pub fn end_current() {
+    let group = CURRENT.swap(0, Ordering::Relaxed);
+    if group != 0 {
+        // It may have ended by itself in this moment.
+        Command::new("kill").args(["-KILL", "--", &format!("-{group}")]).status().ok();
+    }
+}
+
+/// No step takes so long unless it hangs.
+const LIMIT: Duration = Duration::from_secs(40 * 60);
+/// What slow tests may take, so that the whole stays under 25 minutes on two processors.
+pub const SLOW_LIMIT: Duration = Duration::from_secs(5 * 60);
 
 /// Lines of output shown of a step that failed.
 const SHOWN: usize = 80;
@@ -51,14 +72,21 @@ impl Runner {
         let start = Instant::now();
         let path = self.logs.join(name.replace(|c: char| !c.is_ascii_alphanumeric(), "-") + ".log");
         self.progress.say(&format!("{name} ..."));
-        let (ok, output) = match self.watch(name, &path, &mut command) {
-            Ok(ok) => (ok, fs::read_to_string(&path).unwrap_or_default()),
-            Err(e) => (false, e),
+        let limit = if judge == Judge::SlowTests { SLOW_LIMIT } else { LIMIT };
+        let (end, output) = match self.watch(name, &path, &mut command, limit) {
+            Ok(end) => (end, fs::read_to_string(&path).unwrap_or_default()),
+            Err(e) => (Some(false), e),
         };
+        let mut ok = end == Some(true);
         let mut counts = match judge {
             Judge::Status => Counts::one(ok),
-            Judge::Tests => parse::tests(&output),
+            Judge::Tests | Judge::SlowTests => parse::tests(&output),
         };
+        if end.is_none() && judge == Judge::SlowTests && counts.failed == 0 {
+            ok = !output.contains("FAILED");
+            counts.passed = output.lines().filter(|l| l.starts_with("test ") && l.ends_with("... ok")).count() as u64;
+            counts.skipped.push(format!("{name}: the tests that came after {} s", SLOW_LIMIT.as_secs()));
+        }
         if !ok && counts.failed == 0 {
             counts.failed = 1;
         }
@@ -89,14 +117,31 @@ impl Runner {
         self.finish(name, counts, Duration::ZERO);
     }
 
-    fn watch(&mut self, name: &str, path: &PathBuf, command: &mut Command) -> Result<bool, String> {
+    /// Runs it to its end, or to the limit: then `None`.
+    fn watch(
+        &mut self,
+        name: &str,
+        path: &PathBuf,
+        command: &mut Command,
+        limit: Duration,
+    ) -> Result<Option<bool>, String> {
+        let start = Instant::now();
+        // A group of its own, so that what it started ends with it.
+        command.process_group(0);
         let file = File::create(path).map_err(|e| format!("{}: {e}", path.display()))?;
         let out = file.try_clone().map_err(|e| e.to_string())?;
         let child = command.stdin(Stdio::null()).stdout(out).stderr(file).spawn();
         let mut child = child.map_err(|e| format!("{:?} cannot be started: {e}", command.get_program()))?;
+        CURRENT.store(child.id(), Ordering::Relaxed);
         loop {
             if let Some(status) = child.try_wait().map_err(|e| e.to_string())? {
-                return Ok(status.success());
+                CURRENT.store(0, Ordering::Relaxed);
+                return Ok(Some(status.success()));
+            }
+            if start.elapsed() > limit {
+                end_current();
+                child.wait().ok();
+                return Ok(None);
             }
             let text = fs::read_to_string(path).unwrap_or_default();
             let last = text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or_default().trim();

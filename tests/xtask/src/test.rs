@@ -8,12 +8,14 @@ use crate::args::Args;
 use crate::build::{cargo, root};
 use crate::packages;
 use crate::parse::Counts;
-use crate::steps::{Judge, Runner};
+use crate::steps::{Judge, Runner, end_current};
 use crate::table::Table;
 
 /// Runs all steps. True when none failed.
 pub fn run(args: &Args) -> Result<bool, String> {
     let start = Instant::now();
+    // Steps are process groups of their own, which Ctrl-C does not reach.
+    smpnet_lab::on_interrupt(end_current).map_err(|e| e.to_string())?;
     let target = target_dir();
     let mut r = Runner::new(target.join("xtask"))?;
 
@@ -83,7 +85,7 @@ fn miri(r: &mut Runner, target: &Path) {
     }
     let mut c = with(nightly(), &["miri", "test", "-p", "smpnet-abi", "-p", "smpnet-runtime", "--lib"]);
     c.env("CARGO_TARGET_DIR", target.join("miri")).env("MIRIFLAGS", "-Zmiri-disable-isolation");
-    r.run("miri", Judge::Tests, c);
+    r.run("miri", Judge::SlowTests, c);
 }
 
 /// Runs one of our own commands and looks at the object it prints.
