@@ -180,7 +180,7 @@ macro_rules! layouts {
 
 layouts! {
     PktHdr { next pkt_len data_off data_len rcvif l2_off l3_off l4_off ether_type flow_hash vlan_tci l4_proto nsegs flags gso_size csum_start csum_offset rx_queue mark scratch }
-    PoolDesc { size cell_shift base bytes cells data_off fd page_size }
+    PoolDesc { size cell_size base bytes cells data_off fd page_size }
     Text { ptr len _pad }
     ErrBuf { ptr cap len }
     PciId { vendor device subvendor subdevice }

@@ -128,15 +128,16 @@ impl PktHdr {
     }
 }
 
-/// The packet pool as a plugin sees it. Cell `c` begins at `base + (c << cell_shift)` and has `1 << cell_shift` bytes, of
-/// which the first [`HEADER_SIZE`] are its [`PktHdr`]. Nothing of it changes while the process lives.
+/// The packet pool as a plugin sees it. Cell `c` begins at `base + c * cell_size` and has `cell_size` bytes, of which
+/// the first [`HEADER_SIZE`] are its [`PktHdr`]. Nothing of it changes while the process lives.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct PoolDesc {
     /// Bytes of this structure.
     pub size: u32,
-    /// log2 of the bytes of a cell, 11 (2 KiB) to 15.
-    pub cell_shift: u32,
+    /// Bytes of a cell, which are also the bytes from one cell to the next: an odd multiple of 64 from 2,112 to 32,832, so
+    /// that the headers of many cells do not fall on the same few sets of a cache.
+    pub cell_size: u32,
     /// Where the pool is mapped in this process.
     pub base: *mut u8,
     /// Bytes of the mapping.

@@ -38,7 +38,7 @@ macro_rules! golden {
 fn no_structure_has_moved() {
     let mut wrong: Vec<String> = Vec::new();
     wrong.extend(golden!(PktHdr: size 64, align 64 { next: 0, pkt_len: 4, data_off: 8, data_len: 10, rcvif: 12, l2_off: 16, l3_off: 18, l4_off: 20, ether_type: 22, flow_hash: 24, vlan_tci: 28, l4_proto: 30, nsegs: 31, flags: 32, gso_size: 36, csum_start: 38, csum_offset: 40, rx_queue: 42, mark: 44, scratch: 48 }));
-    wrong.extend(golden!(PoolDesc: size 40, align 8 { size: 0, cell_shift: 4, base: 8, bytes: 16, cells: 24, data_off: 28, fd: 32, page_size: 36 }));
+    wrong.extend(golden!(PoolDesc: size 40, align 8 { size: 0, cell_size: 4, base: 8, bytes: 16, cells: 24, data_off: 28, fd: 32, page_size: 36 }));
     wrong.extend(golden!(Text: size 16, align 8 { ptr: 0, len: 8, _pad: 12 }));
     wrong.extend(golden!(ErrBuf: size 16, align 8 { ptr: 0, cap: 8, len: 12 }));
     wrong.extend(golden!(PciId: size 8, align 2 { vendor: 0, device: 2, subvendor: 4, subdevice: 6 }));

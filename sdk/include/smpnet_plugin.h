@@ -364,8 +364,8 @@ typedef struct SMPNET_ALIGNED(64) smpnet_pkt_hdr {
 } smpnet_pkt_hdr;
 
 /*
- The packet pool as a plugin sees it. Cell `c` begins at `base + (c << cell_shift)` and has `1 << cell_shift` bytes, of
- which the first [`HEADER_SIZE`] are its [`PktHdr`]. Nothing of it changes while the process lives.
+ The packet pool as a plugin sees it. Cell `c` begins at `base + c * cell_size` and has `cell_size` bytes, of which
+ the first [`HEADER_SIZE`] are its [`PktHdr`]. Nothing of it changes while the process lives.
  */
 typedef struct smpnet_pool_desc {
   /*
@@ -373,9 +373,10 @@ typedef struct smpnet_pool_desc {
    */
   uint32_t size;
   /*
-   log2 of the bytes of a cell, 11 (2 KiB) to 15.
+   Bytes of a cell, which are also the bytes from one cell to the next: an odd multiple of 64 from 2,112 to 32,832, so
+   that the headers of many cells do not fall on the same few sets of a cache.
    */
-  uint32_t cell_shift;
+  uint32_t cell_size;
   /*
    Where the pool is mapped in this process.
    */
@@ -1294,7 +1295,7 @@ SMPNET_ASSERT(offsetof(smpnet_pkt_hdr, mark) == 44, "smpnet_pkt_hdr.mark has mov
 SMPNET_ASSERT(offsetof(smpnet_pkt_hdr, scratch) == 48, "smpnet_pkt_hdr.scratch has moved");
 SMPNET_ASSERT(sizeof(smpnet_pool_desc) == 40, "smpnet_pool_desc has another size");
 SMPNET_ASSERT(offsetof(smpnet_pool_desc, size) == 0, "smpnet_pool_desc.size has moved");
-SMPNET_ASSERT(offsetof(smpnet_pool_desc, cell_shift) == 4, "smpnet_pool_desc.cell_shift has moved");
+SMPNET_ASSERT(offsetof(smpnet_pool_desc, cell_size) == 4, "smpnet_pool_desc.cell_size has moved");
 SMPNET_ASSERT(offsetof(smpnet_pool_desc, base) == 8, "smpnet_pool_desc.base has moved");
 SMPNET_ASSERT(offsetof(smpnet_pool_desc, bytes) == 16, "smpnet_pool_desc.bytes has moved");
 SMPNET_ASSERT(offsetof(smpnet_pool_desc, cells) == 24, "smpnet_pool_desc.cells has moved");

@@ -134,7 +134,7 @@ impl Filter {
             match self.header(cell) {
                 Some(h) if verdict == verdict::PASS && (h.next == CELL_NONE || !whole) => {
                     descriptors[n] = Descriptor {
-                        off: (cell << self.pool.cell_shift) + u32::from(h.data_off),
+                        off: cell * self.pool.cell_size + u32::from(h.data_off),
                         buflen: u32::from(h.data_len),
                         wirelen: h.pkt_len,
                         reserved: 0,
@@ -257,7 +257,7 @@ impl Filter {
         }
         // SAFETY: the cell is inside the pool, begins with a header, is aligned to 64, and nobody writes to it while the
         // calling worker owns the packet.
-        Some(unsafe { &*self.pool.base.add((cell as usize) << self.pool.cell_shift).cast::<PktHdr>() })
+        Some(unsafe { &*self.pool.base.add(cell as usize * self.pool.cell_size as usize).cast::<PktHdr>() })
     }
 
     /// The packet's bytes in one piece, at most `reach` of them when they lie in several cells.
@@ -287,14 +287,14 @@ impl Filter {
 
     /// The data of a cell, cut at the cell's end.
     fn bytes(&self, cell: Cell, header: &PktHdr) -> &[u8] {
-        let size = 1usize << self.pool.cell_shift;
+        let size = self.pool.cell_size as usize;
         let start = usize::from(header.data_off).min(size);
         let len = usize::from(header.data_len).min(size - start);
         debug_assert!(cell < self.pool.cells);
         // SAFETY: `header` is this cell's, so the cell is one of the pool, and start and length stay inside; nobody writes
         // there while the calling worker owns the packet.
         unsafe {
-            let at = self.pool.base.add(((cell as usize) << self.pool.cell_shift) + start);
+            let at = self.pool.base.add(cell as usize * size + start);
             std::slice::from_raw_parts(at, len)
         }
     }

@@ -103,7 +103,7 @@ impl PoolWindow {
             return Err(WasmError::PoolNotSealed);
         }
         let bytes = usize::try_from(pool.bytes).unwrap_or(usize::MAX);
-        let cells = u64::from(pool.cells).checked_shl(pool.cell_shift).unwrap_or(u64::MAX);
+        let cells = u64::from(pool.cells) * u64::from(pool.cell_size);
         if bytes == 0 || bytes > RESERVATION || cells > pool.bytes {
             return Err(WasmError::PoolSize(pool.bytes));
         }

@@ -3,7 +3,7 @@
 use smpnet_abi::{CELL_NONE, Cell, PktHdr, PoolDesc};
 use std::ptr::null_mut;
 
-pub const CELL_SHIFT: u32 = 11;
+pub const CELL_SIZE: usize = 2112;
 /// Where the data of a fresh packet begins: header and headroom.
 pub const DATA_OFF: u16 = 192;
 
@@ -25,7 +25,7 @@ impl TestPool {
     }
 
     pub fn shaped(shape: Shape) -> TestPool {
-        let bytes = (shape.cells as usize) << CELL_SHIFT;
+        let bytes = shape.cells as usize * CELL_SIZE;
         // SAFETY: plain system calls on a descriptor of our own; the name is NUL-terminated.
         unsafe {
             let fd = libc::memfd_create(c"smpnet-test-pool".as_ptr(), libc::MFD_ALLOW_SEALING | libc::MFD_CLOEXEC);
@@ -40,7 +40,7 @@ impl TestPool {
             TestPool {
                 desc: PoolDesc {
                     size: size_of::<PoolDesc>() as u32,
-                    cell_shift: CELL_SHIFT,
+                    cell_size: CELL_SIZE as u32,
                     base: base.cast(),
                     bytes: bytes as u64,
                     cells: shape.cells,
@@ -56,7 +56,7 @@ impl TestPool {
     pub fn header(&self, cell: Cell, change: impl FnOnce(&mut PktHdr)) {
         assert!(cell < self.desc.cells);
         // SAFETY: the cell is inside the mapping and tests touch a packet from one thread at a time.
-        change(unsafe { &mut *self.desc.base.add((cell as usize) << CELL_SHIFT).cast::<PktHdr>() });
+        change(unsafe { &mut *self.desc.base.add(cell as usize * CELL_SIZE).cast::<PktHdr>() });
     }
 
     /// Makes `cell` a packet of one cell with these bytes.
@@ -67,11 +67,11 @@ impl TestPool {
 
     /// Makes `cell` hold these bytes at `off`, with a fresh header.
     pub fn put_at(&self, cell: Cell, off: u16, bytes: &[u8]) {
-        assert!(cell < self.desc.cells && off as usize + bytes.len() <= 1 << CELL_SHIFT);
+        assert!(cell < self.desc.cells && off as usize + bytes.len() <= CELL_SIZE);
         self.header(cell, |h| *h = PktHdr { data_len: bytes.len() as u16, next: CELL_NONE, ..PktHdr::empty(off) });
         // SAFETY: checked to be inside the cell.
         unsafe {
-            let at = self.desc.base.add(((cell as usize) << CELL_SHIFT) + off as usize);
+            let at = self.desc.base.add(cell as usize * CELL_SIZE + off as usize);
             at.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
         }
     }
@@ -81,7 +81,7 @@ impl TestPool {
         let (mut off, mut len) = (0, 0);
         self.header(cell, |h| (off, len) = (usize::from(h.data_off), usize::from(h.data_len)));
         // SAFETY: `put_at` checked that the packet is inside its cell.
-        let at = unsafe { self.desc.base.add(((cell as usize) << CELL_SHIFT) + off) };
+        let at = unsafe { self.desc.base.add(cell as usize * CELL_SIZE + off) };
         // SAFETY: as above; nobody writes meanwhile.
         unsafe { std::slice::from_raw_parts(at, len) }.to_vec()
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 // on the packet path than the branch of a OnceLock.
 static HOST: AtomicPtr<HostServices> = AtomicPtr::new(null_mut());
 static BASE: AtomicPtr<u8> = AtomicPtr::new(null_mut());
-static SHIFT: AtomicU32 = AtomicU32::new(0);
+static CELL_SIZE: AtomicU32 = AtomicU32::new(0);
 static CELLS: AtomicU32 = AtomicU32::new(0);
 static DATA_OFF: AtomicU32 = AtomicU32::new(0);
 
@@ -19,7 +19,7 @@ pub(crate) fn install(host: &'static HostServices) {
     // SAFETY: the ABI promises a pool description that lives as long as the process.
     let pool = unsafe { &*host.pool };
     BASE.store(pool.base, Ordering::Relaxed);
-    SHIFT.store(pool.cell_shift, Ordering::Relaxed);
+    CELL_SIZE.store(pool.cell_size, Ordering::Relaxed);
     CELLS.store(pool.cells, Ordering::Relaxed);
     DATA_OFF.store(pool.data_off, Ordering::Relaxed);
     HOST.store(std::ptr::from_ref(host).cast_mut(), Ordering::Release);
@@ -36,7 +36,7 @@ pub(crate) fn host() -> Option<&'static HostServices> {
 #[inline]
 pub(crate) fn cell_ptr(cell: Cell) -> *mut PktHdr {
     debug_assert!(is_valid(cell), "cell {cell} is not in the pool");
-    BASE.load(Ordering::Relaxed).wrapping_add((cell as usize) << SHIFT.load(Ordering::Relaxed)).cast()
+    BASE.load(Ordering::Relaxed).wrapping_add(cell as usize * cell_size()).cast()
 }
 
 /// Whether the pool has such a cell.
@@ -48,7 +48,7 @@ pub(crate) fn is_valid(cell: Cell) -> bool {
 /// Bytes of a cell.
 #[inline]
 pub(crate) fn cell_size() -> usize {
-    1 << SHIFT.load(Ordering::Relaxed)
+    CELL_SIZE.load(Ordering::Relaxed) as usize
 }
 
 /// Where the data of a fresh packet begins.

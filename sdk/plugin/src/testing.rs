@@ -23,7 +23,7 @@ use std::ffi::c_void;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 const CELLS: u32 = 4096;
-const SHIFT: u32 = 11;
+const CELL_SIZE: u32 = 2112;
 const DATA_OFF: u16 = 192;
 /// Workers of the test router.
 pub const WORKERS: u32 = 4;
@@ -148,15 +148,15 @@ pub fn run_callouts() -> usize {
 }
 
 fn make_table() -> HostServices {
-    let layout = Layout::from_size_align((CELLS as usize) << SHIFT, 4096).expect("a constant layout");
+    let layout = Layout::from_size_align(CELLS as usize * CELL_SIZE as usize, 4096).expect("a constant layout");
     // SAFETY: the layout has a size.
     let base = unsafe { alloc_zeroed(layout) };
     assert!(!base.is_null(), "no memory for the test pool");
     let pool = Box::leak(Box::new(PoolDesc {
         size: size_of::<PoolDesc>() as u32,
-        cell_shift: SHIFT,
+        cell_size: CELL_SIZE,
         base,
-        bytes: u64::from(CELLS) << SHIFT,
+        bytes: u64::from(CELLS) * u64::from(CELL_SIZE),
         cells: CELLS,
         data_off: u32::from(DATA_OFF),
         fd: -1,

@@ -35,8 +35,9 @@ use std::{
 pub struct PoolConfig {
     /// Cells, 64 to 2^24.
     pub cells: u32,
-    /// log2 of a cell's bytes, 11 to 15.
-    pub cell_shift: u32,
+    /// Least bytes of a cell, 2,048 to 32,768. Cells are made an odd multiple of 64 bytes, so that their headers do not all
+    /// fall on the same few sets of a cache, as they would at a distance of a power of two.
+    pub cell_size: u32,
     /// Bytes between header and data of a fresh packet, for headers that are put in front; a multiple of 8 that leaves
     /// at least 256 bytes of data.
     pub headroom: u32,
@@ -50,7 +51,7 @@ pub struct PoolConfig {
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        PoolConfig { cells: 65536, cell_shift: 11, headroom: 128, workers: 1, cache: 256, huge_pages: HugePages::Auto }
+        PoolConfig { cells: 65536, cell_size: 2048, headroom: 128, workers: 1, cache: 256, huge_pages: HugePages::Auto }
     }
 }
 
@@ -176,17 +177,18 @@ impl Pool {
             if ok { Ok(()) } else { Err(PoolError::Config { what, value, range }) }
         };
         check("cells", c.cells.into(), "64 to 16777216", (64..=1 << 24).contains(&c.cells))?;
-        check("cell_shift", c.cell_shift.into(), "11 to 15", (11..=15).contains(&c.cell_shift))?;
+        check("cell_size", c.cell_size.into(), "2048 to 32768", (2048..=32768).contains(&c.cell_size))?;
+        let cell_size = (c.cell_size.div_ceil(64) | 1) * 64;
         check("workers", c.workers as u64, "1 to 64", (1..=MAX_WORKERS).contains(&c.workers))?;
         check("cache", c.cache.into(), "64 to 65536", (64..=65536).contains(&c.cache))?;
-        let most = (1 << c.cell_shift) - HEADER_SIZE - 256;
+        let most = cell_size - HEADER_SIZE - 256;
         let fits = c.headroom.is_multiple_of(8) && c.headroom <= most;
         check("headroom", c.headroom.into(), "a multiple of 8 that leaves 256 bytes of a cell", fits)?;
 
-        let memory = Memory::new(u64::from(c.cells) << c.cell_shift, c.huge_pages)?;
+        let memory = Memory::new(u64::from(c.cells) * u64::from(cell_size), c.huge_pages)?;
         let desc = PoolDesc {
             size: size_of::<PoolDesc>() as u32,
-            cell_shift: c.cell_shift,
+            cell_size,
             base: memory.base(),
             bytes: memory.bytes(),
             cells: c.cells,
@@ -229,7 +231,7 @@ impl Pool {
     /// Bytes of a cell, its header included.
     #[inline(always)]
     pub fn cell_size(&self) -> usize {
-        1 << self.desc.cell_shift
+        self.desc.cell_size as usize
     }
 
     /// Whether `c` is the index of a cell. Says nothing of who owns it.

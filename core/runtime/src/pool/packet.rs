@@ -25,7 +25,7 @@ impl<'p> Packet<'p> {
     pub(super) fn new(pool: &'p Pool, cell: Cell) -> Self {
         debug_assert!(pool.is_valid(cell));
         // SAFETY: the index is below the number of cells, so the result is inside of the pool's mapping.
-        let base = unsafe { pool.desc.base.add((cell as usize) << pool.desc.cell_shift) };
+        let base = unsafe { pool.desc.base.add(cell as usize * pool.desc.cell_size as usize) };
         Packet { base, pool, cell, _owner: PhantomData }
     }
 

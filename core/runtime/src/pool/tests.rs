@@ -210,7 +210,7 @@ fn a_pool_out_of_range_is_refused_by_name() {
     let good = PoolConfig { cells: 64, huge_pages: HugePages::Never, ..PoolConfig::default() };
     assert_eq!(refused(good.clone()), "");
     assert_eq!(refused(PoolConfig { cells: 63, ..good.clone() }), "packet pool: cells is 63, must be 64 to 16777216");
-    assert!(refused(PoolConfig { cell_shift: 16, ..good.clone() }).contains("cell_shift"));
+    assert!(refused(PoolConfig { cell_size: 65536, ..good.clone() }).contains("cell_size"));
     assert!(refused(PoolConfig { headroom: 2000, ..good.clone() }).contains("headroom"));
     assert!(refused(PoolConfig { headroom: 12, ..good.clone() }).contains("headroom"));
     assert!(refused(PoolConfig { workers: 65, ..good.clone() }).contains("workers"));
@@ -238,7 +238,7 @@ mod memory {
             let len = d.bytes as usize;
             let map = libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, d.fd, 0);
             assert_ne!(map, libc::MAP_FAILED);
-            let at = ((c[0] as usize) << d.cell_shift) + d.data_off as usize;
+            let at = c[0] as usize * d.cell_size as usize + d.data_off as usize;
             assert_eq!(std::slice::from_raw_parts(map.cast::<u8>().add(at), 4), b"seen");
             libc::munmap(map, len);
         }

@@ -144,7 +144,7 @@ fn runtime_config(config: &Config) -> RuntimeConfig {
     };
     let pool = PoolConfig {
         cells: config.pool.cells,
-        cell_shift: config.pool.cell_size.trailing_zeros(),
+        cell_size: config.pool.cell_size,
         headroom: config.pool.headroom,
         workers: cpus.len(),
         huge_pages: match config.pool.huge_pages {

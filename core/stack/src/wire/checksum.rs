@@ -86,11 +86,8 @@ pub fn header20_ok(h: &[u8; 20]) -> bool {
     let w = |o: usize| u64::from(u32::from_ne_bytes([h[o], h[o + 1], h[o + 2], h[o + 3]]));
     // The sum is the same in either byte order, up to a swap, and all ones is its own swap (RFC 1071, section 2 B).
     let s = w(0) + w(4) + w(8) + w(12) + w(16);
-    let s = (s >> 32) + (s & 0xffff_ffff);
-    let s = (s >> 16) + (s & 0xffff);
-    let s = (s >> 16) + (s & 0xffff);
-    let s = (s >> 16) + (s & 0xffff);
-    s == 0xffff
+    // Folding is taking the remainder by 0xffff; a header that is right sums to a multiple of it that is not 0.
+    s != 0 && s % 0xffff == 0
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ impl PacketRx {
     pub(super) fn new(handle: Arc<RxHandle>, ring: RxRing, shared: Arc<Shared>, queue: u16) -> Self {
         let room = Host::get().map_or(1856, |host| {
             let pool = host.pool();
-            (1usize << pool.cell_shift).saturating_sub(pool.data_off as usize).max(1)
+            (pool.cell_size as usize).saturating_sub(pool.data_off as usize).max(1)
         });
         PacketRx { ring, stash: Stash::default(), handle, shared, queue, room }
     }

@@ -37,7 +37,7 @@ impl TapRx {
     pub(super) fn new(handle: Arc<QueueHandle>, shared: Arc<Shared>, queue: u16) -> Self {
         let room = Host::get().map_or(1856, |host| {
             let pool = host.pool();
-            (1usize << pool.cell_shift).saturating_sub(pool.data_off as usize).max(1)
+            (pool.cell_size as usize).saturating_sub(pool.data_off as usize).max(1)
         });
         let cells = cells_for(FRAME_MAX, room).min(CELLS_MAX);
         TapRx { handle, shared, stash: Stash::default(), queue, cells, gone: false }
