@@ -116,6 +116,12 @@ mod tests {
         packet.segments().flatten().copied().collect()
     }
 
+    /// Bytes of data that a fresh cell takes.
+    fn room() -> usize {
+        let pool = testing::host().pool();
+        (pool.cell_size - pool.data_off) as usize
+    }
+
     #[test]
     fn a_large_frame_becomes_a_chain_with_the_same_bytes() {
         let mut cx = testing::worker(0);
@@ -124,7 +130,7 @@ mod tests {
         assert!(stash.want(&mut cx, 64));
         let packet = copy_in(&mut stash, &frame, None).unwrap();
         assert_eq!(packet.len(), frame.len());
-        assert_eq!(usize::from(packet.hdr().nsegs()), cells_for(64_000, 2048 - 192));
+        assert_eq!(usize::from(packet.hdr().nsegs()), cells_for(64_000, room()));
         assert_eq!(bytes(&packet), frame);
         drop((packet, stash));
         assert_eq!(testing::outstanding(), 0);
@@ -133,7 +139,7 @@ mod tests {
     #[test]
     fn a_tag_goes_behind_the_addresses() {
         let mut cx = testing::worker(0);
-        for len in [60, 2048 - 192 - 2, 3000] {
+        for len in [60, room() - 2, 3000] {
             let frame: Vec<u8> = (0..len).map(|i| i as u8).collect();
             let mut stash = Stash::default();
             assert!(stash.want(&mut cx, 4));

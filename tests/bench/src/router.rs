@@ -87,7 +87,7 @@ fn plugin_file() -> Result<std::path::PathBuf, Box<dyn Error>> {
 }
 
 fn source_options(load: Load) -> serde_json::Value {
-    // The first 16,384 flows have destinations of their own; more flows differ by source as well.
+    // Each flow has a destination of its own, up to a million of them.
     let mut random = Random(0x5eed);
     let count = load.flows.min(1 << 20);
     let dst: Vec<String> = (0..count).map(|_| destination(load.routes, &mut random).to_string()).collect();
@@ -149,7 +149,7 @@ fn configure(stack: &Stack, load: Load) -> Result<(), Box<dyn Error>> {
     let index = |name| stack.if_by_name(name).ok_or_else(|| format!("there is no {name}"));
     let (inside, outside) = (index("in0")?, index("out0")?);
     let at_once = AddrOptions { dad_count: Some(0) };
-    stack.addr_add(inside, net([198, 18, 255, 254], 16)?, at_once.clone())?;
+    stack.addr_add(inside, net([198, 18, 255, 254], 16)?, at_once)?;
     stack.addr_add(outside, net([192, 0, 2, 1], 24)?, at_once)?;
     stack.set_up(inside, true)?;
     stack.set_up(outside, true)?;
@@ -182,6 +182,6 @@ impl Random {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        ((self.0 >> 32) * u64::from(n) >> 32) as u32
+        (((self.0 >> 32) * u64::from(n)) >> 32) as u32
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 /// Bursts that are stepped through.
-const BURSTS: u64 = 64;
+const BURSTS: u64 = 16;
 /// Ports whose `rx_burst` is called in each round: the source, which gives a burst, and the sink, which never does.
 const PORTS: u64 = 2;
 /// Most instructions that are stepped through.
@@ -37,6 +37,7 @@ pub fn run(args: &Args, json: bool) -> Result<bool, Box<dyn Error>> {
     if args.child {
         return child(args);
     }
+    one_cpu()?;
     let mut watched = Watched::start(args)?;
     let rx_burst = watched.addresses[0];
     let seen = step::thread(watched.tid, &watched.addresses, BURSTS * PORTS, MAX_STEPS)?;
@@ -67,6 +68,17 @@ pub fn run(args: &Args, json: bool) -> Result<bool, Box<dyn Error>> {
         }
     }
     Ok(clean)
+}
+
+/// Keeps this process and its children on one CPU: the two take turns, and a step then wakes no other CPU.
+fn one_cpu() -> std::io::Result<()> {
+    // SAFETY: all zero is an empty cpu_set_t, and the CPU that runs this is below its size.
+    let rc = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(libc::sched_getcpu().max(0) as usize, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set)
+    };
+    if rc == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 /// The child process, forwarding.

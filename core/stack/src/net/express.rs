@@ -72,10 +72,12 @@ impl<'a> Path<'a> {
     /// Whether nobody but the flow cache has a say about what this interface receives.
     fn may_express(&self, ifp: &Ifnet) -> bool {
         let (all, own, t) = (&self.s.hooks, &ifp.shared.hooks, &self.s.tunables);
-        let filters = !(all.ether_in.is_empty() && own.ether_in.is_empty())
-            || !(all.inet_in.is_empty() && own.inet_in.is_empty())
-            || t.reass_for_filters.load(Relaxed) != 0;
-        !filters && ifp.ether_types.is_empty() && t.forwarding.load(Relaxed) != 0 && self.w.flow.enabled()
+        let no_filter = all.ether_in.is_empty()
+            && own.ether_in.is_empty()
+            && all.inet_in.is_empty()
+            && own.inet_in.is_empty()
+            && t.reass_for_filters.load(Relaxed) == 0;
+        no_filter && ifp.ether_types.is_empty() && t.forwarding.load(Relaxed) != 0 && self.w.flow.enabled()
     }
 
     /// Picks the frames that are plain IPv4 and in order, and asks for their flows' memory.

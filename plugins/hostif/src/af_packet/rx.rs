@@ -30,7 +30,7 @@ pub struct PacketRx {
 
 impl PacketRx {
     pub(super) fn new(handle: Arc<RxHandle>, ring: RxRing, shared: Arc<Shared>, queue: u16) -> Self {
-        let room = Host::get().map_or(1856, |host| {
+        let room = Host::get().map_or(1920, |host| {
             let pool = host.pool();
             (pool.cell_size as usize).saturating_sub(pool.data_off as usize).max(1)
         });
