@@ -18,6 +18,9 @@ The two commands of smpnet, and the chores
   cargo xtask soak [--json] [--seconds N]
       full load with 20 swaps a second (default 600 s): no packet lost, memory steady, every packet accounted for
 
+  cargo xtask features
+      writes the table of features in README.md from the FEATURES.toml files
+
   --no-build         with demo and soak: use what was built before
   --workers N        with demo and soak: workers of smpnet (default: as many as CPUs, at most 4)
 
@@ -33,6 +36,8 @@ pub enum Command {
     Demo,
     /// All tests.
     Test,
+    /// The table of features.
+    Features,
     /// The long run.
     Soak,
 }
@@ -66,6 +71,7 @@ impl Args {
             None | Some("help" | "--help" | "-h") => Command::Help,
             Some("demo") => Command::Demo,
             Some("test") => Command::Test,
+            Some("features") => Command::Features,
             Some("soak") => Command::Soak,
             Some(other) => return Err(format!("cargo xtask: there is no command \"{other}\"\n\n{HELP}")),
         };

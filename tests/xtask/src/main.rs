@@ -6,6 +6,7 @@ mod account;
 mod args;
 mod build;
 mod demo;
+mod features;
 mod lookaround;
 mod packages;
 mod parse;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
             Ok(true)
         }
         args::Command::Demo => demo::run(&args),
+        args::Command::Features => features::run(),
         args::Command::Soak => soak::run(&args),
         args::Command::Test => test::run(&args),
     };
