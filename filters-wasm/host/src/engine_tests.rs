@@ -1,9 +1,9 @@
 use super::*;
 use crate::VerifyError;
-use crate::testpool::{DATA_OFF, Shape, TestPool, first_byte_is, module};
+use crate::testpool::{CELL_SIZE, DATA_OFF, Shape, TestPool, first_byte_is, module};
 
 fn descriptor(cell: u32, len: u32) -> Descriptor {
-    Descriptor { off: (cell << 11) + u32::from(DATA_OFF), buflen: len, wirelen: len, reserved: 0 }
+    Descriptor { off: cell * CELL_SIZE as u32 + u32::from(DATA_OFF), buflen: len, wirelen: len, reserved: 0 }
 }
 
 fn judge(instance: &mut FilterInstance, descriptors: &[Descriptor]) -> Vec<u32> {
@@ -28,7 +28,7 @@ fn a_filter_reads_packets_in_place() {
 
 #[test]
 fn instances_share_the_pool_and_nothing_else() {
-    let pool = TestPool::new(32);
+    let pool = TestPool::new(31);
     let engine = GeneratedEngine::new(&pool.desc, 1).unwrap();
     let compiled = engine.compile(&module(pool.pages(), &first_byte_is(7))).unwrap();
     let mut a = engine.instantiate(&compiled).unwrap();
@@ -48,14 +48,14 @@ fn instances_share_the_pool_and_nothing_else() {
 
 #[test]
 fn a_load_beyond_the_pool_traps_and_the_instance_goes_on() {
-    // 33 cells end in the 17th page of 4 KiB; the rest of the second WebAssembly page has no memory behind it.
+    // 33 cells end in the 18th page of 4 KiB; the rest of the second WebAssembly page has no memory behind it.
     let pool = TestPool::new(33);
     assert_eq!(pool.pages(), 2);
     let engine = GeneratedEngine::new(&pool.desc, 1).unwrap();
     let compiled = engine.compile(&module(2, &first_byte_is(1))).unwrap();
     let mut instance = engine.instantiate(&compiled).unwrap();
     pool.put(32, &[1]);
-    for off in [34 << 11, 2 << 16, u32::MAX - 3] {
+    for off in [18 << 12, 2 << 16, u32::MAX - 3] {
         instance.descriptors()[0] = Descriptor { off, buflen: 1, wirelen: 1, reserved: 0 };
         let trap = instance.run(1).unwrap_err().to_string();
         assert!(trap.contains("out of bounds"), "{trap}");
@@ -65,7 +65,7 @@ fn a_load_beyond_the_pool_traps_and_the_instance_goes_on() {
 
 #[test]
 fn other_traps_are_errors_too() {
-    let pool = TestPool::new(32);
+    let pool = TestPool::new(31);
     let engine = GeneratedEngine::new(&pool.desc, 1).unwrap();
     for (prog, what) in [
         ("(if (local.get $buflen) (then (unreachable))) (i32.const 0)", "unreachable"),
@@ -80,9 +80,9 @@ fn other_traps_are_errors_too() {
 
 #[test]
 fn pools_that_would_end_the_process_are_refused() {
-    let unsealed = TestPool::shaped(Shape { cells: 32, sealed: false });
+    let unsealed = TestPool::shaped(Shape { cells: 31, sealed: false });
     assert!(matches!(GeneratedEngine::new(&unsealed.desc, 1), Err(WasmError::PoolNotSealed)));
-    let pool = TestPool::new(32);
+    let pool = TestPool::new(31);
     let no_fd = PoolDesc { fd: -1, ..pool.desc };
     assert!(matches!(GeneratedEngine::new(&no_fd, 1), Err(WasmError::PoolWithoutFd)));
     for bytes in [0, pool.desc.bytes + 1, (4 << 30) + 1, u64::MAX] {
@@ -93,7 +93,7 @@ fn pools_that_would_end_the_process_are_refused() {
 
 #[test]
 fn a_sealed_pool_cannot_be_truncated_under_the_filters() {
-    let pool = TestPool::new(32);
+    let pool = TestPool::new(31);
     let _engine = GeneratedEngine::new(&pool.desc, 1).unwrap();
     // SAFETY: a system call on our own descriptor.
     assert_eq!(unsafe { libc::ftruncate(pool.desc.fd, 0) }, -1);
@@ -102,7 +102,7 @@ fn a_sealed_pool_cannot_be_truncated_under_the_filters() {
 /// Everything here ends the process when it is instantiated or run; all of it is refused before it is compiled.
 #[test]
 fn deadly_modules_are_refused_before_compilation() {
-    let pool = TestPool::new(32);
+    let pool = TestPool::new(31);
     let engine = GeneratedEngine::new(&pool.desc, 1).unwrap();
     let bulk = module(1, "(memory.fill $pool (i32.const 0) (i32.const 0) (i32.const 1)) (i32.const 0)");
     assert!(matches!(engine.compile(&bulk), Err(WasmError::Verify(VerifyError::Bulk { .. }))));
@@ -114,7 +114,7 @@ fn deadly_modules_are_refused_before_compilation() {
 /// The engine's own settings are a second wall behind the verifier.
 #[test]
 fn the_engine_alone_survives_a_data_segment_and_refuses_bulk_instructions() {
-    let pool = TestPool::new(32);
+    let pool = TestPool::new(31);
     let engine = GeneratedEngine::new(&pool.desc, 1).unwrap();
     let data = wat::parse_str(r#"(module (memory 1 1) (data (i32.const 0) "x"))"#).unwrap();
     let module = Module::new(&engine.engine, data).unwrap();
@@ -145,7 +145,7 @@ fn the_memory_creator_makes_no_third_kind_of_memory() {
 
 #[test]
 fn precompiled_code_is_never_taken() {
-    let pool = TestPool::new(32);
+    let pool = TestPool::new(31);
     let engine = GeneratedEngine::new(&pool.desc, 1).unwrap();
     let compiled = engine.compile(&module(1, "(i32.const 1)")).unwrap();
     let native = compiled.module.serialize().unwrap();

@@ -1,6 +1,9 @@
 use super::*;
 use std::collections::HashSet;
 
+/// Bytes of a cell of the default size.
+const CELL: usize = 2048 + 64;
+
 fn pool(cells: u32, workers: usize) -> Pool {
     let huge_pages = HugePages::Never;
     Pool::new(&PoolConfig { cells, workers, cache: 128, huge_pages, ..PoolConfig::default() }).unwrap()
@@ -67,7 +70,7 @@ fn a_fresh_packet_is_empty_behind_its_headroom() {
         assert_eq!(pool.alloc(cpu(0), &mut c), 1);
         let mut p = pool.packet(c[0]);
         assert_eq!((p.len(), p.data().len(), p.headroom(), p.hdr().nsegs), (0, 0, 128, 1));
-        assert_eq!(p.tailroom(), 2048 - 64 - 128);
+        assert_eq!(p.tailroom(), CELL - 64 - 128);
         p.hdr_mut().mark = 7;
         p.hdr_mut().flags = u32::MAX;
         assert!(p.set_data(b"hello"));
@@ -97,8 +100,8 @@ fn bytes_go_in_front_and_behind_and_come_off() {
     assert_eq!((p.data(), p.len()), (&b"pay"[..], 3));
     assert!(p.push_front(129).is_none() && p.push_front(128).is_some());
     assert!(p.push_back(4096).is_none());
-    assert!(!p.set_data(&[0; 2048]));
-    assert_eq!(p.cell_bytes().len(), 2048 - 64);
+    assert!(!p.set_data(&[0; CELL]));
+    assert_eq!(p.cell_bytes().len(), CELL - 64);
 }
 
 #[test]
@@ -153,7 +156,7 @@ fn packets_that_are_not_sound_are_found() {
     assert_eq!(spoil(&|_| ()), Ok(()));
     assert_eq!(spoil(&|h| h.next = 64), Err(BadPacket::Index));
     assert_eq!(spoil(&|h| h.data_off = 63), Err(BadPacket::Bounds));
-    assert_eq!(spoil(&|h| h.data_off = 2048), Err(BadPacket::Bounds));
+    assert_eq!(spoil(&|h| h.data_off = CELL as u16), Err(BadPacket::Bounds));
     assert_eq!(spoil(&|h| h.data_len = u16::MAX), Err(BadPacket::Bounds));
     assert_eq!(spoil(&|h| h.pkt_len = 4), Err(BadPacket::Length));
     assert_eq!(spoil(&|h| h.pkt_len = u32::MAX), Err(BadPacket::Length));
@@ -169,13 +172,13 @@ fn a_view_stays_in_its_cell_whatever_the_header_says() {
     let pool = pool(64, 1);
     let mut c = [0];
     assert_eq!(pool.alloc(cpu(0), &mut c), 1);
-    for (off, len) in [(0, 10), (u16::MAX, u16::MAX), (2047, 100), (64, u16::MAX)] {
+    for (off, len) in [(0, 10), (u16::MAX, u16::MAX), (CELL as u16 - 1, 100), (64, u16::MAX)] {
         let mut p = pool.packet(c[0]);
         *p.hdr_mut() = PktHdr { data_off: off, data_len: len, pkt_len: u32::MAX, ..PktHdr::empty(192) };
-        assert!(p.data().len() <= 2048 - 64);
+        assert!(p.data().len() <= CELL - 64);
         p.data_mut().fill(0xaa);
         assert!(p.at(off, usize::MAX).is_none());
-        assert!(p.segments().map(<[u8]>::len).sum::<usize>() <= 2048 - 64);
+        assert!(p.segments().map(<[u8]>::len).sum::<usize>() <= CELL - 64);
         p.truncate(3);
         assert!(!p.pull_front(5000));
     }
