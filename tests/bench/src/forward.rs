@@ -36,6 +36,9 @@ pub struct Args {
     /// Runs the case once and prints nothing: what callgrind watches.
     #[arg(long, hide = true)]
     bare: bool,
+    /// With --bare: the ports alone.
+    #[arg(long, hide = true)]
+    ports: bool,
 }
 
 /// Runs the benchmark.
@@ -47,7 +50,12 @@ pub fn run(args: &Args, json: bool) -> Result<bool, Box<dyn Error>> {
     if args.bare {
         for load in loads {
             let mut router = Router::new(load)?;
-            router.rounds(args.packets / u64::from(BURST_MAX));
+            let rounds = args.packets / u64::from(BURST_MAX);
+            if args.ports {
+                generator(&mut router, rounds);
+            } else {
+                router.rounds(rounds);
+            }
         }
         return Ok(true);
     }
@@ -134,15 +142,19 @@ fn generator(router: &mut Router, rounds: u64) -> Took {
     stretch.end().per(packets)
 }
 
+/// Instructions of a packet between the ports: those of the whole path less those of the ports alone.
 fn instructions(load: Load) -> Result<f64, Box<dyn Error>> {
     // Whole passes over the flows, so that both runs do the same work per packet.
     let pass = u64::from(load.flows.max(BURST_MAX * 1000));
-    let count = callgrind::per_packet(2 * pass, 4 * pass, |packets| {
-        let number = |n: u32| n.to_string();
-        let case = ["forward", "--bare", "--flows", &number(load.flows), "--routes", &number(load.routes)];
-        let mut args: Vec<String> = case.iter().map(|s| (*s).to_owned()).collect();
-        args.extend(["--size".to_owned(), number(load.size), "--packets".to_owned(), packets.to_string()]);
-        args
-    })?;
-    Ok(count)
+    let count = |ports: bool| {
+        callgrind::per_packet(2 * pass, 4 * pass, |packets| {
+            let numbers = [("--flows", load.flows), ("--routes", load.routes), ("--size", load.size)];
+            let mut args = vec!["forward".to_owned(), "--bare".to_owned()];
+            args.extend(numbers.iter().flat_map(|(name, n)| [(*name).to_owned(), n.to_string()]));
+            args.extend(["--packets".to_owned(), packets.to_string()]);
+            args.extend(ports.then(|| "--ports".to_owned()));
+            args
+        })
+    };
+    Ok(count(false)? - count(true)?)
 }
