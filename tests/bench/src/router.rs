@@ -1,9 +1,13 @@
 //! A router in this process, between two null ports, whose one worker is driven by hand.
 
-use smpnet::{host, loader::PluginRegistry};
-use smpnet_abi::{DriverTable, MacAddr, PortConfig, PortInfo, Text};
+use smpnet::{
+    daemon::{Device, Wish},
+    host,
+    loader::PluginRegistry,
+};
+use smpnet_abi::{DriverTable, HostServices, MacAddr, PortInfo};
 use smpnet_runtime::{ManualWorker, PoolConfig, Runtime, RuntimeConfig};
-use smpnet_stack::{AddrOptions, ArpSpec, IfIndex, Ipv4Net, RouteSpec, Stack};
+use smpnet_stack::{AddrOptions, ArpSpec, Ipv4Net, RouteSpec, Stack};
 use std::{error::Error, net::Ipv4Addr, sync::Arc};
 
 /// Gateways that the routes are spread over.
@@ -102,47 +106,17 @@ fn destination(routes: u32, random: &mut Random) -> Ipv4Addr {
 fn port(
     stack: &Stack,
     table: &'static DriverTable,
-    services: &'static smpnet_abi::HostServices,
+    services: &'static HostServices,
     name: &str,
     options: &serde_json::Value,
 ) -> Result<NullPort, Box<dyn Error>> {
-    let ifindex = stack.if_reserve(name)?;
-    let options = options.to_string();
-    let info = open(table, services, ifindex, name, &options)?;
-    stack.attach_port(ifindex, table, info)?;
-    Ok(NullPort { table, info })
-}
-
-fn open(
-    table: &DriverTable,
-    services: &'static smpnet_abi::HostServices,
-    ifindex: IfIndex,
-    name: &str,
-    options: &str,
-) -> Result<PortInfo, Box<dyn Error>> {
-    let config = PortConfig {
-        size: size_of::<PortConfig>() as u32,
-        ifindex: ifindex.get(),
-        name: Text::new(name),
-        options: Text::new(options),
-        rx_queues: 1,
-        tx_queues: 1,
-        workers: 1,
-        mtu: MTU,
-        _pad: 0,
+    let index = stack.if_reserve(name)?;
+    let wish = Wish { name, ifindex: index.get(), options, rx_queues: 1, tx_queues: 1, workers: 1, mtu: MTU };
+    let Device::Port(table, info) = Device::open(services, table, &wish)? else {
+        return Err(format!("{name} is no port").into());
     };
-    // SAFETY: PortInfo is plain data for which all zero is a value.
-    let mut info: PortInfo = unsafe { std::mem::zeroed() };
-    info.size = size_of::<PortInfo>() as u32;
-    let mut text = [0; 512];
-    let mut err = smpnet_abi::ErrBuf::new(&mut text);
-    // SAFETY: all arguments live through the call, and the services for ever.
-    let rc = unsafe { (table.open)(services, &config, &mut info, &mut err) };
-    if rc != smpnet_abi::OK {
-        // SAFETY: the driver wrote at most the buffer's capacity.
-        return Err(format!("{name}: {}", unsafe { err.get() }).into());
-    }
-    Ok(info)
+    stack.attach_port(index, table, info)?;
+    Ok(NullPort { table, info })
 }
 
 fn configure(stack: &Stack, load: Load) -> Result<(), Box<dyn Error>> {

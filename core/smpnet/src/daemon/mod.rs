@@ -13,6 +13,7 @@ mod show;
 mod socket;
 mod state;
 
+pub use device::{Device, Wish};
 pub use run::{Options, StartError, run};
 pub use state::writable as writable_sysctl;
 

@@ -51,7 +51,8 @@ impl<'a> Path<'a> {
     /// Forwards the frames of `burst` whose way is known, and returns the others as they were, in their order. The packets
     /// of one flow keep their order: either all of them are known or none is.
     pub(crate) fn express(&mut self, ifp: &'a Ifnet, burst: &Burst) -> Burst {
-        if !self.may_express(ifp) {
+        // Steering may have taken every packet of a burst to other workers.
+        if burst.is_empty() || !self.may_express(ifp) {
             return burst.clone();
         }
         let mut candidates = [Candidate::default(); MAX];
