@@ -4,12 +4,18 @@
 //! because C has no modules and `kind::DRIVER` needs another name than `table_kind::DRIVER`; the reasons for drops come
 //! from the enum itself; and every size and offset is asserted, so that a C compiler checks what it makes of it.
 
+mod parts;
+
+use parts::{c_name, constants, layouts};
 use smpnet_abi::*;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// Sources that C can use, in the order of the header. `module.rs` is for Rust alone (abi_stable).
 const SOURCES: &[&str] = &["lib", "version", "packet", "text", "manifest", "driver", "ifkind", "filter", "host"];
+
+const PREFIX: &str = "smpnet";
+const PREFIX_UPPER: &str = "SMPNET";
 
 const HEAD: &str = "\
 /* smpnet's plugin ABI, generated from abi/src: cargo run -p smpnet-abi --example header
@@ -49,12 +55,12 @@ pub fn path() -> PathBuf {
 pub fn generate() -> String {
     let mut out = String::from(HEAD);
     for source in SOURCES {
-        constants(&read(source), &mut out);
+        constants(&read(source), PREFIX_UPPER, false, &mut out);
     }
     drop_reasons(&mut out);
     out.push('\n');
     out.push_str(&structures());
-    assertions(&mut out);
+    assertions(PREFIX, &mut out);
     out.push_str("\n#endif /* SMPNET_PLUGIN_H */\n");
     out
 }
@@ -65,49 +71,6 @@ fn source_path(name: &str) -> PathBuf {
 
 fn read(name: &str) -> String {
     std::fs::read_to_string(source_path(name)).expect("the sources stand beside this file")
-}
-
-/// `pub const` of integers, in a module or not, as `#define SMPNET_<MODULE>_<NAME>`.
-fn constants(source: &str, out: &mut String) {
-    let (mut module, mut docs) = (String::new(), Vec::new());
-    for line in source.lines() {
-        let code = line.trim();
-        if let Some(doc) = code.strip_prefix("///") {
-            docs.push(doc.trim().to_owned());
-            continue;
-        }
-        if let Some(name) = line.strip_prefix("pub mod ").and_then(|l| l.strip_suffix(" {")) {
-            module = format!("{}_", name.to_uppercase());
-            let _ = write!(out, "\n/* {} */\n", docs.join(" "));
-        } else if line == "}" {
-            module.clear();
-        } else if let Some((name, ty, value)) = constant(code) {
-            let value = value.replace("u32::MAX", "0xffffffff").replace("u16::MAX", "0xffff");
-            let value = if ty.starts_with('u') { with_suffix(&value) } else { format!("({value})") };
-            let _ = writeln!(out, "/* {} */\n#define SMPNET_{module}{name} {value}", docs.join(" "));
-        }
-        docs.clear();
-    }
-}
-
-/// Name, type and value of a line that defines an integer constant.
-fn constant(code: &str) -> Option<(&str, &str, &str)> {
-    let (name, rest) = code.strip_prefix("pub const ")?.split_once(": ")?;
-    let (ty, value) = rest.strip_suffix(';')?.split_once(" = ")?;
-    // Cell is a u32.
-    matches!(ty, "u8" | "u16" | "u32" | "u64" | "i32" | "usize" | "Cell").then_some((
-        name,
-        if ty == "Cell" { "u32" } else { ty },
-        value,
-    ))
-}
-
-/// Unsigned numbers of a simple expression (`1 << 3`) get their suffix.
-fn with_suffix(value: &str) -> String {
-    match value.split_once(" << ") {
-        Some((one, by)) => format!("({one}u << {by})"),
-        None => format!("{value}u"),
-    }
 }
 
 fn drop_reasons(out: &mut String) {
@@ -130,7 +93,7 @@ fn structures() -> String {
     config.export.item_types = vec![cbindgen::ItemType::Structs, cbindgen::ItemType::Typedefs];
     config.layout.aligned_n = Some("SMPNET_ALIGNED".to_owned());
     for name in NAMES.iter().chain(FUNCTIONS) {
-        config.export.rename.insert((*name).to_owned(), c_name(name));
+        config.export.rename.insert((*name).to_owned(), c_name(PREFIX, name));
         config.export.include.push((*name).to_owned());
     }
     config.export.rename.insert("PCI_IDS_MAX".to_owned(), "SMPNET_PCI_IDS_MAX".to_owned());
@@ -143,40 +106,7 @@ fn structures() -> String {
     String::from_utf8(text).expect("cbindgen writes UTF-8")
 }
 
-/// `PktHdr` is `smpnet_pkt_hdr` in C.
-fn c_name(name: &str) -> String {
-    let mut out = String::from("smpnet");
-    for c in name.chars() {
-        if c.is_uppercase() {
-            out.push('_');
-        }
-        out.push(c.to_ascii_lowercase());
-    }
-    out
-}
-
 const FUNCTIONS: &[&str] = &["Cell", "CalloutFn", "WorkFn", "SysctlGetFn", "SysctlSetFn"];
-
-macro_rules! layouts {
-    ($($ty:ident { $($field:ident)* })*) => {
-        const NAMES: &[&str] = &[$(stringify!($ty)),*];
-
-        fn assertions(out: &mut String) {
-            $(
-                let name = c_name(stringify!($ty));
-                let size = size_of::<$ty>();
-                let _ = writeln!(out, "SMPNET_ASSERT(sizeof({name}) == {size}, \"{name} has another size\");");
-                $({
-                    let (field, offset) = (stringify!($field), std::mem::offset_of!($ty, $field));
-                    let _ = writeln!(
-                        out,
-                        "SMPNET_ASSERT(offsetof({name}, {field}) == {offset}, \"{name}.{field} has moved\");"
-                    );
-                })*
-            )*
-        }
-    };
-}
 
 layouts! {
     PktHdr { next pkt_len data_off data_len rcvif l2_off l3_off l4_off ether_type flow_hash vlan_tci l4_proto nsegs flags gso_size csum_start csum_offset rx_queue mark scratch }

@@ -4,16 +4,43 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// A package and the file that shows that it is there.
+/// A package and what shows that it is there.
 struct Package {
     debian: &'static str,
     why: &'static str,
-    library: &'static str,
+    shows: Shows,
+}
+
+enum Shows {
+    /// A shared library whose name begins so.
+    Library(&'static str),
+    /// A program in `PATH`.
+    Program(&'static str),
+}
+
+impl Package {
+    fn is_there(&self) -> bool {
+        match self.shows {
+            Shows::Library(name) => has_library(name),
+            Shows::Program(name) => has_program(name),
+        }
+    }
 }
 
 /// What the tests use beyond rustup and git. Building and the demo use none of it.
-const PACKAGES: &[Package] =
-    &[Package { debian: "libpcap0.8", why: "filter expressions are compared with libpcap's", library: "libpcap.so" }];
+const PACKAGES: &[Package] = &[
+    Package {
+        debian: "libpcap0.8",
+        why: "filter expressions are compared with libpcap's",
+        shows: Shows::Library("libpcap.so"),
+    },
+    Package { debian: "clang", why: "it compiles filters in C", shows: Shows::Program("clang") },
+    Package { debian: "lld", why: "it links filters in C", shows: Shows::Program("wasm-ld") },
+];
+
+fn has_program(name: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
+}
 
 fn has_library(name: &str) -> bool {
     let mut folders = vec!["/usr/lib".to_string(), "/usr/lib64".into(), "/lib".into(), "/usr/local/lib".into()];
@@ -40,7 +67,7 @@ pub fn is_root() -> bool {
 /// Installs what is missing, as root on Debian or Ubuntu; otherwise says what to type. Returns a reason for each package
 /// that is still missing.
 pub fn provide() -> Vec<String> {
-    let missing: Vec<&Package> = PACKAGES.iter().filter(|p| !has_library(p.library)).collect();
+    let missing: Vec<&Package> = PACKAGES.iter().filter(|p| !p.is_there()).collect();
     if missing.is_empty() {
         return vec![];
     }
@@ -58,7 +85,7 @@ pub fn provide() -> Vec<String> {
     } else {
         println!("for all tests, install what your distribution calls: {}", names.join(" "));
     }
-    let still = missing.iter().filter(|p| !has_library(p.library));
+    let still = missing.iter().filter(|p| !p.is_there());
     still.map(|p| format!("system package {} is missing: {}", p.debian, p.why)).collect()
 }
 
