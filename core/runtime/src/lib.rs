@@ -9,6 +9,7 @@
 //! | [`Pslist`], [`PsHash`] | pslist(9), hashstat | lists and tables of it |
 //! | [`PsrefTarget`], [`Psref`] | psref(9) | holding an object for longer |
 //! | [`PktQueue`] | pktqueue(9) | handing packets to another worker |
+//! | [`byte_ring`] | bpf(4)'s buffers | copies of packets on their way to a control thread |
 //! | [`SoftintLevel`], [`CalloutId`], [`Workqueue`] | softint(9), callout(9), workqueue(9) | doing it later, at a time, or where it may sleep |
 //! | [`PfilHead`], [`PfilHook`] | pfil(9) | packet filters |
 //! | [`Sysctl`] | sysctl(9) | every number by its name |
@@ -37,7 +38,7 @@
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test -p smpnet-runtime --release \
-//!     --test loom_pserialize --test loom_pslist --test loom_psref --test loom_pktqueue
+//!     --test loom_pserialize --test loom_pslist --test loom_psref --test loom_pktqueue --test loom_byte_ring
 //! cargo +nightly miri test -p smpnet-runtime --lib
 //! ```
 //!
@@ -62,6 +63,7 @@
 //! # Ok::<(), smpnet_runtime::RuntimeError>(())
 //! ```
 
+mod byte_ring;
 #[cfg(not(loom))]
 mod callout;
 #[cfg(not(loom))]
@@ -93,6 +95,7 @@ mod worker;
 #[cfg(not(loom))]
 mod workqueue;
 
+pub use byte_ring::{Doorbell, RingGauge, RingReader, RingWriter, byte_ring};
 pub use counters::Counters;
 pub use cpu::{Cpu, MAX_WORKERS};
 pub use percpu::PerCpu;

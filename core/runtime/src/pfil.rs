@@ -66,6 +66,11 @@ pub trait PfilHook: Send + Sync {
     /// CONSUMED is the hook's.
     fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]);
 
+    /// Says in one line which filter it was and what it says of `cell`, which it has just judged DROP: for captures of
+    /// drops. On the worker that was judging, right after `filter`; must not sleep, lock or allocate. A hook that says
+    /// nothing is named.
+    fn why(&self, _cx: &HookCx<'_>, _cell: Cell, _tell: &mut dyn FnMut(&str)) {}
+
     /// State for people, one JSON object. Control threads.
     fn status(&self) -> serde_json::Value {
         serde_json::Value::Object(Default::default())
@@ -172,6 +177,33 @@ impl PfilHead {
     }
 }
 
+impl PfilHead {
+    /// As [`PfilHead::run`], and calls `dropped` for each packet that a hook dropped, before the next hook is asked.
+    #[cold]
+    pub fn run_watched(
+        &self,
+        cx: &HookCx<'_>,
+        cells: &[Cell],
+        verdicts: &mut [u32],
+        dropped: &mut dyn FnMut(&dyn PfilHook, Cell),
+    ) {
+        assert_eq!(cells.len(), verdicts.len());
+        let bursts = cells.chunks(BURST_MAX as usize).zip(verdicts.chunks_mut(BURST_MAX as usize));
+        for (cells, verdicts) in bursts {
+            for a in self.hooks.read(cx.section) {
+                let mut before = [verdict::PASS; BURST_MAX as usize];
+                before[..verdicts.len()].copy_from_slice(verdicts);
+                ask(&*a.hook, cx, cells, verdicts);
+                for ((cell, was), is) in cells.iter().zip(before).zip(verdicts.iter()) {
+                    if was == verdict::PASS && !matches!(*is & 0xff, verdict::PASS | verdict::CONSUMED) {
+                        dropped(&*a.hook, *cell);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// One hook, one burst: straight when all packets are to be judged, else only those.
 fn ask(hook: &dyn PfilHook, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
     let passing = verdicts.iter().filter(|v| **v == verdict::PASS).count();
@@ -265,6 +297,26 @@ mod tests {
         assert_eq!(run(&head, &domain, 4), [2, 3]);
         assert!(head.remove(last).is_some() && head.remove(last).is_none());
         assert_eq!(head.list().len(), 2);
+    }
+
+    #[test]
+    fn a_watcher_hears_which_hook_dropped_what() {
+        let domain = Domain::new(1);
+        let head = PfilHead::new(&domain);
+        head.add(0, Dropper::new("a", &[1]));
+        head.add(1, Dropper::new("b", &[1, 2]));
+        let pool = Pool::new(&PoolConfig { cells: 64, huge_pages: HugePages::Never, ..PoolConfig::default() }).unwrap();
+        let reader = domain.register();
+        let guard = reader.enter();
+        // SAFETY: the only token of worker 0.
+        let cpu = unsafe { Cpu::assume(0) };
+        let (section, dir, layer) = (guard.section(), Dir::In, Layer::Inet);
+        let cx = HookCx { cpu, pool: &pool, section, dir, ifindex: 1, layer, now_ns: 0 };
+        let mut verdicts = [verdict::PASS; 4];
+        let mut heard = Vec::new();
+        head.run_watched(&cx, &[0, 1, 2, 3], &mut verdicts, &mut |h, c| heard.push((h.name().to_owned(), c)));
+        assert_eq!(heard, [("a".to_owned(), 1), ("b".to_owned(), 2)]);
+        assert_eq!(verdicts, [verdict::PASS, verdict::DROP, verdict::DROP, verdict::PASS]);
     }
 
     #[test]

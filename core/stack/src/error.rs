@@ -89,6 +89,15 @@ pub enum StackError {
     /// There is no such hook.
     #[error("no filter hook with id {0}")]
     NoHook(u64),
+    /// There is no such listener.
+    #[error("no listener with id {0}; `smpnet bpf list` shows them")]
+    NoListener(u64),
+    /// The listener is locked.
+    #[error("operation not permitted: listener {0} is locked, {1}")]
+    BpfLocked(u64, &'static str),
+    /// A listener or an injection is not possible.
+    #[error("{0}")]
+    Bpf(String),
     /// The runtime refused (it is stopping).
     #[error("{0}")]
     Runtime(String),

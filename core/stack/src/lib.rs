@@ -11,6 +11,7 @@
 //! through one bounded queue ([`Stack::tick`]). Decisions (`inet/decide`, `neigh/machine`, `neigh/dad`) are pure
 //! functions, so that tests and [`Stack::explain`] use the very same ones.
 
+mod bpf;
 mod control;
 mod error;
 mod flow;
@@ -28,6 +29,10 @@ mod tunables;
 mod types;
 pub mod wire;
 
+pub use bpf::{
+    BpfFilter, CaptureReader, Captured, CpuStatus, IfTally, Injected, Link, Listener, ListenerOwner, ListenerSpec,
+    ListenerStatus, Seen, What, WriteFilter,
+};
 pub use control::{ArpSpec, FilterOpinion, FlowStatus, ProtocolStats, StackEvent, encap_key};
 pub use error::StackError;
 pub use hash::{RSS_KEY, toeplitz};

@@ -1,5 +1,6 @@
 //! The stack: everything that workers and control threads share.
 
+use crate::bpf::Bpf;
 use crate::control::Control;
 use crate::control::events::Events;
 use crate::error::StackError;
@@ -48,6 +49,7 @@ pub struct Stack {
     pub(crate) fib: Arc<crate::route::Tables>,
     pub(crate) slab: Arc<Slab>,
     pub(crate) hooks: Hooks,
+    pub(crate) bpf: Bpf,
     pub(crate) counters: Counters,
     pub(crate) tunables: Arc<Tunables>,
     pub(crate) generation: AtomicU32,
@@ -107,6 +109,7 @@ impl Stack {
             names: RwLock::default(),
             fib: fib.tables(),
             hooks: Hooks::new(&domain),
+            bpf: Bpf::new(),
             counters: Counters::new(workers, base::TOTAL),
             generation: AtomicU32::new(1),
             seed: entropy(),
@@ -138,6 +141,7 @@ impl Stack {
         stack.connect();
         stack.make_loopback()?;
         stack.register_sysctl();
+        stack.register_bpf_sysctl();
         Ok(stack)
     }
 

@@ -193,6 +193,7 @@ impl Stack {
         self.bump();
         let pollers = control.ifs.get_mut(&index).map(|ic| std::mem::take(&mut ic.pollers)).unwrap_or_default();
         self.hooks_of_removed(&mut control, index);
+        self.bpf.interface_gone(index);
         self.keys_removed(&mut control, index);
         drop(control);
         for id in pollers {

@@ -3,6 +3,7 @@
 //! Packets that a plugin hands in are not taken up at once: the plugin is being called by the stack, which goes on with
 //! them when the call has returned. So calls never nest, however interfaces are stacked.
 
+use crate::bpf::At;
 use crate::net::counters::{Account, base};
 use crate::net::ifnet::{Attach, Medium};
 use crate::net::path::Handed;
@@ -43,7 +44,15 @@ impl Stack {
         account(if reason == DropReason::Consumed { Account::Consumed } else { Account::Dropped });
         // SAFETY: on a worker, and the section ends with this function.
         let section = unsafe { self.domain.assume_section() };
-        match self.ifs.get(section, ifindex) {
+        let ifp = self.ifs.get(section, ifindex);
+        if self.bpf.wants_drops() {
+            let medium = ifp.map_or(Medium::RawIp, |i| i.medium);
+            let at = At { cpu, pool: self.pool(), section, ifindex, medium };
+            for c in cells.iter().filter(|c| self.pool().validate(**c).is_ok()) {
+                self.bpf.tap_drop(&at, reason, None, "", *c);
+            }
+        }
+        match ifp {
             Some(ifp) => ifp.count_drop(cpu, reason, n),
             None => self.counters.add(cpu, base::DROPS + reason as usize, n),
         }
@@ -106,6 +115,7 @@ impl Stack {
     /// Takes every interface out and ends the control thread. The runtime goes on. Returns the interfaces that were
     /// attached to plugins, in the order in which they were detached: the caller closes them.
     pub fn shutdown(&self) -> Vec<IfIndex> {
+        self.bpf.stop();
         let mut gone = Vec::new();
         let mut all = self.ifs.all();
         // Interfaces that stand on others go first.

@@ -3,8 +3,8 @@
 use super::counters::{Account, IpStat};
 use super::ifnet::Ifnet;
 use super::path::Path;
-use smpnet_abi::{DropReason, verdict};
-use smpnet_runtime::{Burst, Dir, HookCx, Layer};
+use smpnet_abi::{Cell, DropReason, verdict};
+use smpnet_runtime::{Burst, Dir, HookCx, Layer, PfilHead};
 
 impl<'a> Path<'a> {
     /// Asks the hooks about a burst and keeps what they pass. Costs two loads when there are none.
@@ -42,8 +42,12 @@ impl<'a> Path<'a> {
         };
         let mut verdicts = [verdict::PASS; smpnet_abi::BURST_MAX as usize];
         let verdicts = &mut verdicts[..burst.len()];
-        global.run(&cx, burst.as_slice(), verdicts);
-        own.run(&cx, burst.as_slice(), verdicts);
+        let heads = [global, own];
+        if self.s.bpf.wants_drops() {
+            self.ask_watched(ifp, heads, &cx, burst.as_slice(), verdicts);
+        } else {
+            heads.iter().for_each(|h| h.run(&cx, burst.as_slice(), verdicts));
+        }
         let mut kept = Burst::new();
         for (c, v) in burst.iter().zip(verdicts) {
             match *v & 0xff {
@@ -53,10 +57,29 @@ impl<'a> Path<'a> {
                     if layer == Layer::Inet {
                         self.ip_stat(if dir == Dir::In { IpStat::PfildropIn } else { IpStat::PfildropOut }, 1);
                     }
-                    self.drop_on(ifp, DropReason::Filtered, c);
+                    self.discard(ifp, DropReason::Filtered, c);
                 }
             }
         }
         *burst = kept;
+    }
+
+    /// Asks the hooks while somebody listens to drops: what a filter drops is shown with the filter's name and word.
+    #[cold]
+    fn ask_watched(&self, ifp: &Ifnet, heads: [&PfilHead; 2], cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
+        let at = self.at(ifp);
+        for head in heads {
+            head.run_watched(cx, cells, verdicts, &mut |hook, cell| {
+                let mut shown = false;
+                hook.why(cx, cell, &mut |note| {
+                    if !std::mem::replace(&mut shown, true) {
+                        self.s.bpf.tap_drop(&at, DropReason::Filtered, Some(cx.dir), note, cell);
+                    }
+                });
+                if !shown {
+                    self.s.bpf.tap_drop(&at, DropReason::Filtered, Some(cx.dir), hook.name(), cell);
+                }
+            });
+        }
     }
 }

@@ -212,6 +212,7 @@ impl<'a> Path<'a> {
                 if burst.is_empty() {
                     return;
                 }
+                self.tap(ifp, Dir::Out, burst.as_slice());
                 self.count_output(ifp, burst.as_slice());
                 self.account(Account::ToPlugins, burst.len() as u64);
                 // SAFETY: as in kind_input: the handle outlives this snapshot, and the cells become the plugin's.
@@ -224,6 +225,7 @@ impl<'a> Path<'a> {
                 }
             }
             Attach::Loopback => {
+                self.tap(ifp, Dir::Out, burst.as_slice());
                 self.count_output(ifp, burst.as_slice());
                 for c in burst.iter() {
                     let mut p = self.packet(c);

@@ -1,15 +1,16 @@
 //! One worker's passage through the stack: what is at hand while a burst is carried to its end.
 
 use super::counters::{Account, ArpStat, FlowStat, IcmpStat, IfCounter, IpStat, base};
-use super::ifnet::Ifnet;
+use super::ifnet::{Ifnet, Medium};
 use super::output::Stages;
+use crate::bpf::At;
 use crate::flow::FlowCache;
 use crate::inet::hold::Hold;
 use crate::inet::icmp::Bucket;
 use crate::inet::reass::Reassembly;
 use crate::stack::Stack;
 use smpnet_abi::{Cell, DropReason, pkt_flags};
-use smpnet_runtime::{Burst, Cpu, Packet, Pool, Section};
+use smpnet_runtime::{Burst, Cpu, Dir, Packet, Pool, Section};
 use std::sync::atomic::Ordering;
 
 /// Packets ahead of the current one whose memory is asked for.
@@ -113,9 +114,32 @@ impl<'a> Path<'a> {
         self.s.counters.add(self.cpu, base::ACCOUNT + c as usize, n);
     }
 
+    /// Shows a burst to those who listen to the interface (bpf): one load when nobody does.
+    #[inline(always)]
+    pub(crate) fn tap(&self, ifp: &Ifnet, dir: Dir, cells: &[Cell]) {
+        if self.s.bpf.wants(dir) {
+            self.s.bpf.tap(&self.at(ifp), dir, cells);
+        }
+    }
+
+    pub(crate) fn at(&self, ifp: &Ifnet) -> At<'a> {
+        let (ifindex, medium) = (ifp.index.get(), ifp.medium);
+        At { cpu: self.cpu, pool: self.pool, section: self.section, ifindex, medium }
+    }
+
     /// Drops a packet for a reason, counted against an interface.
     #[inline(never)]
     pub(crate) fn drop_on(&mut self, ifp: &Ifnet, reason: DropReason, cell: Cell) {
+        if self.s.bpf.wants_drops() {
+            let came_in = self.packet(cell).hdr().rcvif == ifp.index.get();
+            let dir = if came_in { Dir::In } else { Dir::Out };
+            self.s.bpf.tap_drop(&self.at(ifp), reason, Some(dir), "", cell);
+        }
+        self.discard(ifp, reason, cell);
+    }
+
+    /// Drops a packet that was shown already.
+    pub(crate) fn discard(&mut self, ifp: &Ifnet, reason: DropReason, cell: Cell) {
         ifp.count_drop(self.cpu, reason, 1);
         self.count_reason(ifp, reason);
         self.account(if reason == DropReason::Consumed { Account::Consumed } else { Account::Dropped }, 1);
@@ -128,6 +152,11 @@ impl<'a> Path<'a> {
         match self.ifnet(ifindex) {
             Some(ifp) => self.drop_on(ifp, reason, cell),
             None => {
+                if self.s.bpf.wants_drops() {
+                    let at =
+                        At { cpu: self.cpu, pool: self.pool, section: self.section, ifindex, medium: Medium::Ether };
+                    self.s.bpf.tap_drop(&at, reason, None, "", cell);
+                }
                 self.s.counters.add(self.cpu, base::DROPS + reason as usize, 1);
                 self.account(if reason == DropReason::Consumed { Account::Consumed } else { Account::Dropped }, 1);
                 self.pool.free(self.cpu, &[cell]);
@@ -241,6 +270,7 @@ impl<'a> Path<'a> {
             // What a device said of an outer header says nothing of the inner one.
             h.flags &= !(pkt_flags::RX_L3_OK | pkt_flags::RX_L3_BAD | pkt_flags::BCAST | pkt_flags::MCAST);
         }
+        self.tap(ifp, Dir::In, burst.as_slice());
         self.if_input(ifp, burst);
     }
 }

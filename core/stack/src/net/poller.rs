@@ -12,7 +12,7 @@ use crate::wire::ethernet::{HEADER_LEN, TYPE_IPV4};
 use crate::wire::ipv4::Ipv4;
 use crate::wire::{be16, be32};
 use smpnet_abi::{BURST_MAX, Cell, DropReason, port_flags};
-use smpnet_runtime::{Burst, Poller, WorkerCx};
+use smpnet_runtime::{Burst, Dir, Poller, WorkerCx};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -75,6 +75,7 @@ impl Poller for RxPoller {
             for c in burst.iter() {
                 path.packet(c).hdr_mut().rcvif = index.get();
             }
+            path.tap(ifp, Dir::In, burst.as_slice());
             if rps != 0 {
                 path.spread(&mut burst);
             }

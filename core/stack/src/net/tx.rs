@@ -5,7 +5,7 @@ use super::ifnet::{Attach, Ifnet, Medium, Port};
 use super::path::Path;
 use crate::wire::ethernet::is_group;
 use smpnet_abi::{BURST_MAX, Cell, DropReason, RX_FAULT, offload};
-use smpnet_runtime::Burst;
+use smpnet_runtime::{Burst, Dir};
 
 impl Port {
     /// The transmit queue of a worker, and the worker that serves it.
@@ -72,6 +72,7 @@ impl<'a> Path<'a> {
             burst = self.in_single_cells(ifp, &burst);
         }
         let cells = burst.as_slice();
+        self.tap(ifp, Dir::Out, cells);
         let (mut bytes, mut groups) = (0u64, 0u64);
         for c in cells {
             let p = self.packet(*c);
@@ -159,6 +160,7 @@ impl<'a> Path<'a> {
                 ifp.count(self.cpu, IfCounter::Ierrors, 1);
                 let mut burst = Burst::new();
                 burst.extend_from_slice(&cells[..i]);
+                self.tap(ifp, Dir::In, burst.as_slice());
                 self.if_input(ifp, &burst);
                 return false;
             }

@@ -1,6 +1,7 @@
 //! Scenarios of a whole router: literal frames go in by ports in memory, and what comes out is looked at.
 
 mod arp;
+mod capture;
 mod faults;
 mod forward;
 mod fragments;

@@ -1,0 +1,152 @@
+//! Opening, listing and changing listeners.
+
+use super::listener::{BpfFilter, Listener, ListenerSpec, ListenerStatus, Stat};
+use super::reader::{CaptureReader, Lane};
+use super::{RING_DEFAULT, RING_MIN};
+use crate::error::StackError;
+use crate::stack::Stack;
+use crate::types::IfIndex;
+use smpnet_runtime::{Node, Value};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl Stack {
+    /// Begins to listen. The reader's drop ends it.
+    ///
+    /// # Errors
+    /// [`StackError::NoInterface`]; [`StackError::Bpf`] for a ring larger than `net.bpf.maxbufsize`, or when the kernel
+    /// refuses an eventfd.
+    pub fn bpf_open(&self, spec: ListenerSpec) -> Result<CaptureReader, StackError> {
+        if let Some(i) = spec.interface {
+            self.interface(i)?;
+        }
+        let most = self.bpf.ring_max.load(Ordering::Relaxed);
+        let ring = if spec.ring_bytes == 0 { RING_DEFAULT.min(most) } else { spec.ring_bytes };
+        if ring > most {
+            return Err(StackError::Bpf(format!(
+                "a buffer of {ring} bytes for each CPU is more than net.bpf.maxbufsize allows ({most})"
+            )));
+        }
+        let ring = ring.max(RING_MIN) as usize;
+        let mut registry = self.bpf.registry();
+        let id = registry.next;
+        let (listener, rings) = Listener::new(id, self.workers(), ring, spec)
+            .map_err(|e| StackError::Bpf(format!("no eventfd for a listener: {e}")))?;
+        registry.next += 1;
+        let listener = Arc::new(listener);
+        self.bpf.listeners.update(&self.domain, |old| {
+            let mut new = old.clone();
+            new.push(listener.clone());
+            (new, ())
+        });
+        self.bpf.recount();
+        let lanes = rings.into_iter().map(|ring| Lane { ring, next: None }).collect();
+        Ok(CaptureReader { stack: self.me.clone(), listener, lanes, buffer: Vec::new(), busy: false })
+    }
+
+    /// Takes a listener out. No worker is in it when this returns. Never on a worker.
+    pub(super) fn bpf_close(&self, id: u64) {
+        let mut registry = self.bpf.registry();
+        let gone = self.bpf.listeners.update(&self.domain, |old| {
+            let mut new = old.clone();
+            let gone = new.iter().position(|l| l.id == id).map(|i| new.remove(i));
+            (new, gone)
+        });
+        let Some(gone) = gone else { return };
+        self.bpf.recount();
+        gone.closed.store(true, Ordering::Release);
+        self.domain.perform();
+        for (n, stat) in [Stat::Received, Stat::Dropped, Stat::Matched].into_iter().enumerate() {
+            registry.past[n] += gone.sum(None, stat);
+        }
+    }
+
+    /// Every listener, in the order in which they came.
+    pub fn bpf_listeners(&self) -> Vec<ListenerStatus> {
+        self.bpf.listeners.load_control().iter().map(|l| l.status()).collect()
+    }
+
+    /// The listener of that number.
+    ///
+    /// # Errors
+    /// [`StackError::NoListener`].
+    pub fn bpf_listener(&self, id: u64) -> Result<Arc<Listener>, StackError> {
+        let all = self.bpf.listeners.load_control();
+        all.iter().find(|l| l.id == id).cloned().ok_or(StackError::NoListener(id))
+    }
+
+    /// Replaces the filter of a running listener: every packet is judged by the old one or by the new one. Returns the
+    /// generation, which is in each packet's record.
+    ///
+    /// # Errors
+    /// [`StackError::NoListener`], [`StackError::BpfLocked`].
+    pub fn bpf_set_filter(&self, id: u64, filter: Option<Arc<dyn BpfFilter>>) -> Result<u32, StackError> {
+        let change = |s: &mut super::listener::Settings| s.filter = filter;
+        self.bpf_listener(id)?.reset(&self.bpf, &self.domain, "its filter cannot be changed", change)
+    }
+
+    /// Turns a running listener to another interface, or to all.
+    ///
+    /// # Errors
+    /// [`StackError::NoListener`], [`StackError::NoInterface`], [`StackError::BpfLocked`].
+    pub fn bpf_set_interface(&self, id: u64, interface: Option<IfIndex>) -> Result<u32, StackError> {
+        if let Some(i) = interface {
+            self.interface(i)?;
+        }
+        let change = |s: &mut super::listener::Settings| s.interface = interface;
+        self.bpf_listener(id)?.reset(&self.bpf, &self.domain, "its interface cannot be changed", change)
+    }
+
+    /// Received, dropped and captured, of all listeners that there ever were.
+    fn bpf_totals(&self) -> [u64; 3] {
+        let mut totals = self.bpf.registry().past;
+        for l in self.bpf.listeners.load_control().iter() {
+            for (t, stat) in totals.iter_mut().zip([Stat::Received, Stat::Dropped, Stat::Matched]) {
+                *t += l.sum(None, stat);
+            }
+        }
+        totals
+    }
+
+    /// `net.bpf`, by NetBSD's names.
+    pub(crate) fn register_bpf_sysctl(&self) {
+        let tree = self.rt.sysctl();
+        let (reader, writer) = (self.me.clone(), self.me.clone());
+        tree.add(
+            "net.bpf.maxbufsize",
+            "most bytes of the buffer that a listener has on each CPU",
+            Node::writable(
+                move || reader.upgrade().map_or(0, |s| s.bpf.ring_max.load(Ordering::Relaxed)),
+                move |v| match v {
+                    Value::UInt(n) if (RING_MIN..=1 << 30).contains(&n) => {
+                        if let Some(s) = writer.upgrade() {
+                            s.bpf.ring_max.store(n, Ordering::Relaxed);
+                        }
+                        Ok(())
+                    }
+                    _ => Err(format!("must be a number from {RING_MIN} to {}", 1 << 30)),
+                },
+            ),
+        );
+        let weak = self.me.clone();
+        tree.add(
+            "net.bpf.peers",
+            "every listener",
+            Node::read_only(move || {
+                let all = weak.upgrade().map(|s| s.bpf_listeners()).unwrap_or_default();
+                Value::Json(serde_json::to_value(all).unwrap_or_default())
+            }),
+        );
+        for (n, (name, doc)) in [
+            ("net.bpf.stats.recv", "packets that the filters of listeners saw"),
+            ("net.bpf.stats.drop", "accepted packets that found no room in a listener's buffer"),
+            ("net.bpf.stats.capt", "packets that the filters of listeners accepted"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let weak = self.me.clone();
+            tree.add(name, doc, Node::read_only(move || weak.upgrade().map_or(0, |s| s.bpf_totals()[n])));
+        }
+    }
+}
