@@ -71,6 +71,12 @@ pub trait PfilHook: Send + Sync {
     /// nothing is named.
     fn why(&self, _cx: &HookCx<'_>, _cell: Cell, _tell: &mut dyn FnMut(&str)) {}
 
+    /// Whether it may change packets that it passes: their bytes, lengths or flags (a mark does not count). Asked once,
+    /// when the hook is added or put in another's place. Packets of hooks that only look need not be judged anew.
+    fn edits(&self) -> bool {
+        true
+    }
+
     /// State for people, one JSON object. Control threads.
     fn status(&self) -> serde_json::Value {
         serde_json::Value::Object(Default::default())
@@ -85,6 +91,7 @@ pub struct HookId(u64);
 struct Attached {
     id: HookId,
     priority: i32,
+    edits: bool,
     hook: Arc<dyn PfilHook>,
 }
 
@@ -109,7 +116,7 @@ impl PfilHead {
         self.hooks.update(&self.domain, |old| {
             let at = old.partition_point(|a| a.priority <= priority);
             let mut new = old.clone();
-            new.insert(at, Attached { id, priority, hook });
+            new.insert(at, Attached { id, priority, edits: hook.edits(), hook });
             (new, ())
         });
         self.any.store(true, Ordering::Release);
@@ -134,7 +141,10 @@ impl PfilHead {
     pub fn replace(&self, id: HookId, hook: Arc<dyn PfilHook>) -> Option<Arc<dyn PfilHook>> {
         let old = self.hooks.update(&self.domain, |old| {
             let mut new = old.clone();
-            let gone = new.iter_mut().find(|a| a.id == id).map(|a| std::mem::replace(&mut a.hook, hook));
+            let gone = new.iter_mut().find(|a| a.id == id).map(|a| {
+                a.edits = hook.edits();
+                std::mem::replace(&mut a.hook, hook)
+            });
             (new, gone)
         })?;
         self.domain.perform();
@@ -153,19 +163,18 @@ impl PfilHead {
     }
 
     /// Asks the hooks about packets, in order. `verdicts` is as long as `cells` and says PASS for each packet to be
-    /// judged; those with another verdict are left alone. A hook sees only packets that all hooks before it passed.
+    /// judged; those with another verdict are left alone. A hook sees only packets that all hooks before it passed. Returns
+    /// whether one of the hooks may have changed packets ([`PfilHook::edits`]).
     ///
     /// # Panics
     /// When `cells` and `verdicts` differ in length.
     #[inline]
-    pub fn run(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
-        if !self.is_empty() {
-            self.run_hooks(cx, cells, verdicts);
-        }
+    pub fn run(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool {
+        !self.is_empty() && self.run_hooks(cx, cells, verdicts)
     }
 
     #[inline(never)]
-    fn run_hooks(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
+    fn run_hooks(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool {
         assert_eq!(cells.len(), verdicts.len());
         let hooks = self.hooks.read(cx.section);
         let bursts = cells.chunks(BURST_MAX as usize).zip(verdicts.chunks_mut(BURST_MAX as usize));
@@ -174,6 +183,7 @@ impl PfilHead {
                 ask(&*a.hook, cx, cells, verdicts);
             }
         }
+        hooks.iter().any(|a| a.edits)
     }
 }
 
@@ -186,11 +196,12 @@ impl PfilHead {
         cells: &[Cell],
         verdicts: &mut [u32],
         dropped: &mut dyn FnMut(&dyn PfilHook, Cell),
-    ) {
+    ) -> bool {
         assert_eq!(cells.len(), verdicts.len());
+        let hooks = self.hooks.read(cx.section);
         let bursts = cells.chunks(BURST_MAX as usize).zip(verdicts.chunks_mut(BURST_MAX as usize));
         for (cells, verdicts) in bursts {
-            for a in self.hooks.read(cx.section) {
+            for a in hooks {
                 let mut before = [verdict::PASS; BURST_MAX as usize];
                 before[..verdicts.len()].copy_from_slice(verdicts);
                 ask(&*a.hook, cx, cells, verdicts);
@@ -201,6 +212,7 @@ impl PfilHead {
                 }
             }
         }
+        hooks.iter().any(|a| a.edits)
     }
 }
 

@@ -15,6 +15,11 @@ impl PfilHook for Filter {
         unsafe { self.judge(cx.cpu.index(), cells, verdicts) }
     }
 
+    /// The pool is mapped read-only where a filter runs.
+    fn edits(&self) -> bool {
+        false
+    }
+
     fn status(&self) -> serde_json::Value {
         let version = self.published().load();
         serde_json::json!({

@@ -8,6 +8,7 @@ use crate::{
     router::{Load, Router},
 };
 use smpnet_abi::BURST_MAX;
+use smpnet_wasm::Layer;
 use std::error::Error;
 
 /// Budget at 10,000 flows and 100,000 routes, in cycles of the reference machine.
@@ -30,6 +31,9 @@ pub struct Args {
     /// Bytes of a frame of that case, without FCS.
     #[arg(long, default_value_t = 60)]
     size: u32,
+    /// With a filter of bpf at this layer in that case.
+    #[arg(long, value_name = "ether|inet", value_parser = layer)]
+    filter: Option<Layer>,
     /// Counts instructions with callgrind instead of time.
     #[arg(long)]
     instructions: bool,
@@ -44,7 +48,7 @@ pub struct Args {
 /// Runs the benchmark.
 pub fn run(args: &Args, json: bool) -> Result<bool, Box<dyn Error>> {
     let loads = match args.flows {
-        Some(flows) => vec![Load { size: args.size, flows, routes: args.routes }],
+        Some(flows) => vec![Load { size: args.size, flows, routes: args.routes, filter: args.filter }],
         None => sweep(),
     };
     if args.bare {
@@ -61,10 +65,15 @@ pub fn run(args: &Args, json: bool) -> Result<bool, Box<dyn Error>> {
     }
     let mut figures = Vec::new();
     for load in loads {
+        let filter = match load.filter {
+            None => "",
+            Some(layer) => &format!(", bpf at {}", layer_name(layer)),
+        };
+        let of_budget = load.flows == 10_000 && load.routes == 100_000 && load.size == 60 && load.filter.is_none();
         let mut figure = Figure {
             bench: "forward".into(),
-            case: format!("ipv4 {} B, {} flows, {} routes", load.size + 4, load.flows, load.routes),
-            budget_cycles: (load.flows == 10_000 && load.routes == 100_000 && load.size == 60).then_some(BUDGET),
+            case: format!("ipv4 {} B, {} flows, {} routes{filter}", load.size + 4, load.flows, load.routes),
+            budget_cycles: of_budget.then_some(BUDGET),
             ..Figure::default()
         };
         if args.instructions {
@@ -79,12 +88,32 @@ pub fn run(args: &Args, json: bool) -> Result<bool, Box<dyn Error>> {
     Ok(true)
 }
 
+/// A layer by its name.
+pub fn layer(name: &str) -> Result<Layer, String> {
+    match name {
+        "ether" => Ok(Layer::Ether),
+        "inet" => Ok(Layer::Inet),
+        _ => Err("a filter is asked at `ether` or `inet`".into()),
+    }
+}
+
+/// The name of a layer.
+pub fn layer_name(layer: Layer) -> &'static str {
+    match layer {
+        Layer::Ether => "ether",
+        Layer::Inet => "inet",
+    }
+}
+
 fn sweep() -> Vec<Load> {
-    let load = |size, flows, routes| Load { size, flows, routes };
+    let load = |size, flows, routes| Load { size, flows, routes, filter: None };
+    let filtered = |layer| Load { filter: Some(layer), ..load(60, 10_000, 100_000) };
     vec![
         load(60, 1, 1),
         load(60, 10_000, 1),
         load(60, 10_000, 100_000),
+        filtered(Layer::Inet),
+        filtered(Layer::Ether),
         load(508, 10_000, 100_000),
         load(1496, 10_000, 100_000),
         load(60, 1_000_000, 100_000),
@@ -152,6 +181,9 @@ fn instructions(load: Load) -> Result<f64, Box<dyn Error>> {
             let mut args = vec!["forward".to_owned(), "--bare".to_owned()];
             args.extend(numbers.iter().flat_map(|(name, n)| [(*name).to_owned(), n.to_string()]));
             args.extend(["--packets".to_owned(), packets.to_string()]);
+            if let Some(layer) = load.filter {
+                args.extend(["--filter", layer_name(layer)].map(str::to_owned));
+            }
             args.extend(ports.then(|| "--ports".to_owned()));
             args
         })

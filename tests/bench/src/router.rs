@@ -8,6 +8,7 @@ use smpnet::{
 use smpnet_abi::{DriverTable, HostServices, MacAddr, PortInfo};
 use smpnet_runtime::{ManualWorker, PoolConfig, Runtime, RuntimeConfig};
 use smpnet_stack::{AddrOptions, ArpSpec, Ipv4Net, RouteSpec, Stack};
+use smpnet_wasm::{Action, FilterManager, FilterSpec, Layer, Source, StackAttach};
 use std::{error::Error, net::Ipv4Addr, sync::Arc};
 
 /// Gateways that the routes are spread over.
@@ -26,7 +27,12 @@ pub struct Load {
     pub flows: u32,
     /// Routes (/24) that the destinations are spread over.
     pub routes: u32,
+    /// Where a filter is asked about all packets on the way in; it drops none of them.
+    pub filter: Option<Layer>,
 }
+
+/// The filter of a [`Load`]: none of the packets, which are UDP, matches it.
+pub const FILTER: &str = "ip and tcp port 80";
 
 /// A port of the router, as its driver gave it.
 #[derive(Clone, Copy)]
@@ -47,6 +53,8 @@ pub struct Router {
     pub source: NullPort,
     /// Where they go.
     pub sink: NullPort,
+    /// Holds the filter of the load.
+    _filters: Option<FilterManager>,
 }
 
 impl Router {
@@ -56,14 +64,23 @@ impl Router {
         let (runtime, mut workers) = Runtime::start_manual(RuntimeConfig { pool, ..RuntimeConfig::default() })?;
         let worker = workers.pop().ok_or("a runtime without workers")?;
         let stack = Stack::new_manual(runtime.clone())?;
-        let services = host::install(runtime, stack.clone());
+        let services = host::install(runtime.clone(), stack.clone());
         let registry = PluginRegistry::new(services);
         registry.load(&plugin_file()?)?;
         let table = registry.driver("null").ok_or("the null plugin has no driver of that name")?;
         let source = port(&stack, table, services, "in0", &source_options(load))?;
         let sink = port(&stack, table, services, "out0", &serde_json::json!({ "sink_only": true }))?;
         configure(&stack, load)?;
-        Ok(Router { worker, stack, source, sink })
+        let filters = match load.filter {
+            None => None,
+            Some(layer) => {
+                let manager = FilterManager::new(Arc::new(StackAttach::new(runtime, stack.clone())))?;
+                let spec = FilterSpec::new("bench", Source::Expr(FILTER.into()), Action::Drop);
+                manager.load(FilterSpec { layer, ..spec })?;
+                Some(manager)
+            }
+        };
+        Ok(Router { worker, stack, source, sink, _filters: filters })
     }
 
     /// Lets the worker do `n` rounds, each of which forwards one burst.

@@ -2,10 +2,12 @@
 //! packets; its worker is stepped through whole bursts, one instruction at a time.
 
 use crate::{
+    forward,
     router::{Load, Router},
     step,
 };
 use smpnet_abi::BURST_MAX;
+use smpnet_wasm::Layer;
 use std::{
     error::Error,
     io::{BufRead, BufReader, Write},
@@ -27,6 +29,9 @@ pub struct Args {
     /// Flows.
     #[arg(long, default_value_t = 10_000)]
     flows: u32,
+    /// With a filter of bpf at this layer.
+    #[arg(long, value_name = "ether|inet", value_parser = forward::layer)]
+    filter: Option<Layer>,
     /// Be the process that is watched.
     #[arg(long, hide = true)]
     child: bool,
@@ -94,6 +99,7 @@ impl Watched {
     fn start(args: &Args) -> Result<Watched, Box<dyn Error>> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["steady", "--child", "--flows", &args.flows.to_string()])
+            .args(args.filter.iter().flat_map(|l| ["--filter", forward::layer_name(*l)]))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -123,7 +129,7 @@ impl Drop for Watched {
 
 /// Forwards until the input ends, after telling its thread and the addresses to watch.
 fn child(args: &Args) -> Result<bool, Box<dyn Error>> {
-    let mut router = Router::new(Load { size: 60, flows: args.flows, routes: 1000 })?;
+    let mut router = Router::new(Load { size: 60, flows: args.flows, routes: 1000, filter: args.filter })?;
     router.rounds(2 * u64::from(args.flows.div_ceil(BURST_MAX)) + 100);
     // SAFETY: no arguments, and it cannot fail.
     let tid = unsafe { libc::gettid() };

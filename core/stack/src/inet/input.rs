@@ -3,6 +3,7 @@
 use super::decide::{IpInfo, validate};
 use crate::flow::Found;
 use crate::net::counters::{Account, FlowStat, IpStat};
+use crate::net::hooks::Asked;
 use crate::net::ifnet::Ifnet;
 use crate::net::path::Path;
 use crate::wire::checksum::update;
@@ -55,21 +56,26 @@ impl<'a> Path<'a> {
         if self.s.tunables.reass_for_filters.load(Relaxed) > 0 {
             self.gather_fragments(ifp, &mut infos, &mut kept);
         }
-        let asked = self.run_hooks(ifp, Layer::Inet, Dir::In, &mut kept);
-        if asked {
-            // A filter may have taken packets away or changed them: look again.
-            let mut again = Burst::new();
-            for c in kept.iter() {
-                let p = self.packet(c);
-                match validate(p.data(), p.len(), p.hdr().flags) {
-                    Ok(info) => {
-                        infos[again.len()] = info;
-                        again.push(c);
-                    }
-                    Err(reason) => self.drop_on(ifp, reason, c),
+        if self.run_hooks(ifp, Layer::Inet, Dir::In, &mut kept) == Asked::No {
+            self.ip_dispatch(ifp, kept.as_slice(), &mut infos);
+        } else {
+            self.ip_filtered(ifp, &kept);
+        }
+    }
+
+    /// Packets that the inet hooks have passed. A filter may have changed them, so they are looked at once more.
+    pub(crate) fn ip_filtered(&mut self, ifp: &'a Ifnet, burst: &Burst) {
+        let mut infos = [IpInfo::default(); MAX];
+        let mut kept = Burst::new();
+        for c in burst.iter() {
+            let p = self.packet(c);
+            match validate(p.data(), p.len(), p.hdr().flags) {
+                Ok(info) => {
+                    infos[kept.len()] = info;
+                    kept.push(c);
                 }
+                Err(reason) => self.drop_on(ifp, reason, c),
             }
-            kept = again;
         }
         self.ip_dispatch(ifp, kept.as_slice(), &mut infos);
     }

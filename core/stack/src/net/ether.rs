@@ -121,7 +121,7 @@ impl<'a> Path<'a> {
     }
 
     /// Hands frames to the protocols.
-    fn ether_demux(&mut self, ifp: &'a Ifnet, burst: &Burst) {
+    pub(super) fn ether_demux(&mut self, ifp: &'a Ifnet, burst: &Burst) {
         let mut ip = Burst::new();
         for c in burst.iter() {
             let mut p = self.packet(c);

@@ -1,9 +1,10 @@
 //! The straight way of a frame whose flow is known: judged, rewritten in place and staged, without the stops of the
 //! general path.
 //!
-//! It is taken only where nobody else wants a look: no filter on the way in, no protocol or tag but plain IPv4, no option,
-//! no fragment. Whatever is unusual about a frame, down to a wrong checksum, leaves it untouched for the general path,
-//! which decides and counts as if this one did not exist.
+//! It is taken only by what is plain: no protocol or tag but IPv4, no option, no fragment. Whatever is unusual about a
+//! frame, down to a wrong checksum, leaves it untouched for the general path, which decides and counts as if this one did
+//! not exist. Filters on the way in are asked between judging and rewriting ([`super::express_hooks`]); those on the way
+//! out stand behind the stages of both ways.
 
 use super::counters::{FlowStat, IfCounter, IpStat};
 use super::ether::max_frame;
@@ -18,10 +19,10 @@ use crate::wire::ethernet::{HEADER_LEN, TYPE_IPV4};
 use crate::wire::ipv4::{MF, OFFSET_MASK};
 use crate::wire::{be16, be32};
 use smpnet_abi::{BURST_MAX, Cell, pkt_flags};
-use smpnet_runtime::Burst;
+use smpnet_runtime::{Burst, Packet};
 use std::sync::atomic::Ordering::Relaxed;
 
-const MAX: usize = BURST_MAX as usize;
+pub(super) const MAX: usize = BURST_MAX as usize;
 /// Ethernet and IPv4 header without options.
 const HEADERS: usize = HEADER_LEN + 20;
 
@@ -38,13 +39,28 @@ const UNUSUAL: u32 = pkt_flags::RX_L3_BAD
 
 /// A frame that may go straight on, if its flow is known.
 #[derive(Clone, Copy, Default)]
-struct Candidate {
-    key: FlowKey,
-    hash: u32,
-    cell: Cell,
+pub(super) struct Candidate {
+    pub key: FlowKey,
+    pub hash: u32,
+    pub cell: Cell,
     /// Place in the burst.
-    at: u8,
-    total_len: u16,
+    pub at: u8,
+    pub total_len: u16,
+}
+
+/// What the candidates' data begins with.
+pub(super) mod begins {
+    /// The Ethernet header.
+    pub const ETHER: bool = false;
+    /// The IP header, with the Ethernet header in front of it.
+    pub const INET: bool = true;
+}
+
+/// The packets that went, a bit for the place in the burst of each.
+pub(super) struct Gone {
+    pub set: u64,
+    /// Of them as frames.
+    bytes: u64,
 }
 
 impl<'a> Path<'a> {
@@ -57,28 +73,33 @@ impl<'a> Path<'a> {
         }
         let mut candidates = [Candidate::default(); MAX];
         let n = self.candidates(ifp, burst, &mut candidates);
-        let gone = self.send_known(ifp, &candidates[..n]);
-        if gone == u64::MAX >> (MAX - burst.len()) {
-            return Burst::new();
+        if self.is_hooked(ifp) {
+            return self.express_hooked(ifp, burst, &mut candidates[..n]);
         }
-        let mut rest = Burst::new();
-        for (i, c) in burst.iter().enumerate() {
-            if gone >> i & 1 == 0 {
-                rest.push(c);
-            }
+        let gone = self.send_known::<{ begins::ETHER }>(ifp, &candidates[..n]);
+        if gone.set != 0 {
+            let hits = u64::from(gone.set.count_ones());
+            ifp.count(self.cpu, IfCounter::Ipackets, hits);
+            ifp.count(self.cpu, IfCounter::Ibytes, gone.bytes);
+            self.ip_stat(IpStat::Total, hits);
         }
-        rest
+        others(burst, gone.set)
     }
 
-    /// Whether nobody but the flow cache has a say about what this interface receives.
+    /// Whether nobody but filters and the flow cache has a say about what this interface receives.
     fn may_express(&self, ifp: &Ifnet) -> bool {
-        let (all, own, t) = (&self.s.hooks, &ifp.shared.hooks, &self.s.tunables);
-        let no_filter = all.ether_in.is_empty()
-            && own.ether_in.is_empty()
-            && all.inet_in.is_empty()
-            && own.inet_in.is_empty()
-            && t.reass_for_filters.load(Relaxed) == 0;
-        no_filter && ifp.ether_types.is_empty() && t.forwarding.load(Relaxed) != 0 && self.w.flow.enabled()
+        let t = &self.s.tunables;
+        // Fragments that filters want to see whole are no candidates, so that wish does not matter here.
+        ifp.ether_types.iter().all(|(taken, _)| *taken != TYPE_IPV4)
+            && t.forwarding.load(Relaxed) != 0
+            && t.express.load(Relaxed) != 0
+            && self.w.flow.enabled()
+    }
+
+    /// Whether filters are asked about what this interface receives.
+    fn is_hooked(&self, ifp: &Ifnet) -> bool {
+        let (all, own) = (&self.s.hooks, &ifp.shared.hooks);
+        !(all.ether_in.is_empty() && own.ether_in.is_empty() && all.inet_in.is_empty() && own.inet_in.is_empty())
     }
 
     /// Picks the frames that are plain IPv4 and in order, and asks for their flows' memory.
@@ -92,31 +113,7 @@ impl<'a> Path<'a> {
             if let Some(ahead) = cells.get(i + AHEAD) {
                 self.packet(*ahead).prefetch();
             }
-            let p = self.packet(cell);
-            let (flags, nsegs) = (p.hdr().flags, p.hdr().nsegs);
-            let data = p.data();
-            // Four bytes of ports are read whatever the protocol; shorter packets go the long way.
-            let Some(f) = data.first_chunk::<{ HEADERS + 4 }>() else { continue };
-            let total_len = be16(f, HEADER_LEN + 2);
-            let end = HEADER_LEN + usize::from(total_len);
-            let plain = nsegs == 1
-                && flags & UNUSUAL == 0
-                && f[..6] == ifp.mac.bytes
-                && f[12..15] == [0x08, 0x00, 0x45]
-                && be16(f, HEADER_LEN + 6) & (MF | OFFSET_MASK) == 0
-                && f[HEADER_LEN + 8] > 1
-                && (HEADERS + 4..=data.len()).contains(&end)
-                && data.len() <= limit;
-            if !plain {
-                continue;
-            }
-            let Some(h) = f[HEADER_LEN..].first_chunk::<20>() else { continue };
-            let (src, dst) = (be32(h, 12), be32(h, 16));
-            if odd(src) || odd(dst) || flags & pkt_flags::RX_L3_OK == 0 && !header20_ok(h) {
-                continue;
-            }
-            let ports = if has_ports(h[9]) { be32(f, HEADERS) } else { 0 };
-            let key = FlowKey::new(src, dst, h[9], ports);
+            let Some((key, total_len)) = plain_frame(&self.packet(cell), ifp, limit) else { continue };
             let hash = key.hash(seed);
             self.w.flow.prefetch(hash);
             out[n] = Candidate { key, hash, cell, at: i as u8, total_len };
@@ -125,9 +122,9 @@ impl<'a> Path<'a> {
         n
     }
 
-    /// Sends the candidates whose flow is known; a bit for each that is gone.
+    /// Sends the candidates whose flow is known.
     #[inline]
-    fn send_known(&mut self, ifp: &Ifnet, candidates: &[Candidate]) -> u64 {
+    pub(super) fn send_known<const BEGINS: bool>(&mut self, ifp: &Ifnet, candidates: &[Candidate]) -> Gone {
         let rcvif = ifp.index.get();
         let (mut gone, mut bytes) = (0u64, 0u64);
         // Packets for the same interface in a row are staged together.
@@ -142,6 +139,9 @@ impl<'a> Path<'a> {
                 continue;
             }
             let mut p = self.packet(k.cell);
+            if BEGINS == begins::INET && p.push_front(HEADER_LEN).is_none() {
+                continue;
+            }
             bytes += u64::from(p.len());
             let Some(f) = p.data_mut().first_chunk_mut::<HEADERS>() else { continue };
             f[..HEADER_LEN].copy_from_slice(&r.rewrite);
@@ -168,13 +168,59 @@ impl<'a> Path<'a> {
         self.stage_ip_run(egress, all_flags, &mut out);
         let hits = u64::from(gone.count_ones());
         if hits > 0 {
-            ifp.count(self.cpu, IfCounter::Ipackets, hits);
-            ifp.count(self.cpu, IfCounter::Ibytes, bytes);
-            for c in [IpStat::Total, IpStat::Forward, IpStat::Fastforward] {
-                self.ip_stat(c, hits);
-            }
+            self.ip_stat(IpStat::Forward, hits);
+            self.ip_stat(IpStat::Fastforward, hits);
             self.flow_stat(FlowStat::Hits, hits);
         }
-        gone
+        Gone { set: gone, bytes }
     }
+}
+
+/// The flow and the total length of a frame that is plain IPv4 and in order.
+#[inline(always)]
+pub(super) fn plain_frame(p: &Packet<'_>, ifp: &Ifnet, limit: usize) -> Option<(FlowKey, u16)> {
+    let (flags, nsegs) = (p.hdr().flags, p.hdr().nsegs);
+    let data = p.data();
+    // Four bytes of ports are read whatever the protocol; shorter packets go the long way.
+    let f = data.first_chunk::<{ HEADERS + 4 }>()?;
+    if f[..6] != ifp.mac.bytes || f[12..14] != [0x08, 0x00] || nsegs != 1 || data.len() > limit {
+        return None;
+    }
+    plain_packet(f[HEADER_LEN..].first_chunk()?, data.len() - HEADER_LEN, flags)
+}
+
+/// The flow and the total length of a packet of `len` bytes, whatever is behind it counted in, that is plain IPv4 and in
+/// order.
+#[inline(always)]
+pub(super) fn plain_packet(b: &[u8; 24], len: usize, flags: u32) -> Option<(FlowKey, u16)> {
+    let total_len = be16(b, 2);
+    let plain = flags & UNUSUAL == 0
+        && b[0] == 0x45
+        && be16(b, 6) & (MF | OFFSET_MASK) == 0
+        && b[8] > 1
+        && (24..=len).contains(&usize::from(total_len));
+    if !plain {
+        return None;
+    }
+    let h = b.first_chunk::<20>()?;
+    let (src, dst) = (be32(h, 12), be32(h, 16));
+    if odd(src) || odd(dst) || flags & pkt_flags::RX_L3_OK == 0 && !header20_ok(h) {
+        return None;
+    }
+    let ports = if has_ports(h[9]) { be32(b, 20) } else { 0 };
+    Some((FlowKey::new(src, dst, h[9], ports), total_len))
+}
+
+/// The packets of a burst that are not in `set`.
+pub(super) fn others(burst: &Burst, set: u64) -> Burst {
+    let mut rest = Burst::new();
+    if set == u64::MAX >> (MAX - burst.len()) {
+        return rest;
+    }
+    for (i, c) in burst.iter().enumerate() {
+        if set >> i & 1 == 0 {
+            rest.push(c);
+        }
+    }
+    rest
 }

@@ -6,10 +6,21 @@ use super::path::Path;
 use smpnet_abi::{Cell, DropReason, verdict};
 use smpnet_runtime::{Burst, Dir, HookCx, Layer, PfilHead};
 
+/// What became of the packets that are still there after the hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Nobody was asked.
+    No,
+    /// They are as they were.
+    Looked,
+    /// They may have been changed.
+    Edited,
+}
+
 impl<'a> Path<'a> {
-    /// Asks the hooks about a burst and keeps what they pass. Costs two loads when there are none.
+    /// Asks the hooks about a burst and keeps what they pass, in its order. Costs two loads when there are none.
     #[inline(always)]
-    pub(crate) fn run_hooks(&mut self, ifp: &'a Ifnet, layer: Layer, dir: Dir, burst: &mut Burst) -> bool {
+    pub(crate) fn run_hooks(&mut self, ifp: &'a Ifnet, layer: Layer, dir: Dir, burst: &mut Burst) -> Asked {
         let (global, own) = match (layer, dir) {
             (Layer::Ether, Dir::In) => (&self.s.hooks.ether_in, &ifp.shared.hooks.ether_in),
             (Layer::Ether, Dir::Out) => (&self.s.hooks.ether_out, &ifp.shared.hooks.ether_out),
@@ -17,14 +28,13 @@ impl<'a> Path<'a> {
             (_, Dir::Out) => (&self.s.hooks.inet_out, &ifp.shared.hooks.inet_out),
         };
         if (global.is_empty() && own.is_empty()) || burst.is_empty() {
-            return false;
+            return Asked::No;
         }
-        self.ask_hooks(ifp, layer, dir, burst);
-        true
+        self.ask_hooks(ifp, layer, dir, burst)
     }
 
     #[inline(never)]
-    fn ask_hooks(&mut self, ifp: &'a Ifnet, layer: Layer, dir: Dir, burst: &mut Burst) {
+    fn ask_hooks(&mut self, ifp: &'a Ifnet, layer: Layer, dir: Dir, burst: &mut Burst) -> Asked {
         let (global, own) = match (layer, dir) {
             (Layer::Ether, Dir::In) => (&self.s.hooks.ether_in, &ifp.shared.hooks.ether_in),
             (Layer::Ether, Dir::Out) => (&self.s.hooks.ether_out, &ifp.shared.hooks.ether_out),
@@ -43,10 +53,15 @@ impl<'a> Path<'a> {
         let mut verdicts = [verdict::PASS; smpnet_abi::BURST_MAX as usize];
         let verdicts = &mut verdicts[..burst.len()];
         let heads = [global, own];
-        if self.s.bpf.wants_drops() {
-            self.ask_watched(ifp, heads, &cx, burst.as_slice(), verdicts);
+        let edits = if self.s.bpf.wants_drops() {
+            self.ask_watched(ifp, heads, &cx, burst.as_slice(), verdicts)
         } else {
-            heads.iter().for_each(|h| h.run(&cx, burst.as_slice(), verdicts));
+            heads.iter().fold(false, |edits, h| edits | h.run(&cx, burst.as_slice(), verdicts))
+        };
+        let asked = if edits { Asked::Edited } else { Asked::Looked };
+        // Mostly all of them pass.
+        if verdicts.iter().fold(0, |all, v| all | v & 0xff) == verdict::PASS {
+            return asked;
         }
         let mut kept = Burst::new();
         for (c, v) in burst.iter().zip(verdicts) {
@@ -62,14 +77,23 @@ impl<'a> Path<'a> {
             }
         }
         *burst = kept;
+        asked
     }
 
     /// Asks the hooks while somebody listens to drops: what a filter drops is shown with the filter's name and word.
     #[cold]
-    fn ask_watched(&self, ifp: &Ifnet, heads: [&PfilHead; 2], cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
+    fn ask_watched(
+        &self,
+        ifp: &Ifnet,
+        heads: [&PfilHead; 2],
+        cx: &HookCx<'_>,
+        cells: &[Cell],
+        verdicts: &mut [u32],
+    ) -> bool {
         let at = self.at(ifp);
+        let mut edits = false;
         for head in heads {
-            head.run_watched(cx, cells, verdicts, &mut |hook, cell| {
+            edits |= head.run_watched(cx, cells, verdicts, &mut |hook, cell| {
                 let mut shown = false;
                 hook.why(cx, cell, &mut |note| {
                     if !std::mem::replace(&mut shown, true) {
@@ -81,5 +105,6 @@ impl<'a> Path<'a> {
                 }
             });
         }
+        edits
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod counters;
 pub(crate) mod ether;
 pub(crate) mod express;
+mod express_hooks;
 pub(crate) mod gso;
 pub(crate) mod hooks;
 pub(crate) mod ifnet;

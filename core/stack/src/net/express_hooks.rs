@@ -1,0 +1,139 @@
+//! The straight way past filters: all candidates of a burst are shown to the hooks together, and those that pass go on.
+//!
+//! Every packet is shown to a hook once. From then on it is counted as received, and where the flow cache does not know it,
+//! or a hook has changed it into something that is not plain, it takes the general path from behind that hook.
+
+use super::counters::{IfCounter, IpStat};
+use super::ether::max_frame;
+use super::express::{Candidate, begins, others, plain_frame, plain_packet};
+use super::hooks::Asked;
+use super::ifnet::Ifnet;
+use super::path::Path;
+use crate::hash::FlowKey;
+use crate::wire::ethernet::{HEADER_LEN, TYPE_IPV4};
+use smpnet_runtime::{Burst, Dir, Layer, Packet};
+
+impl<'a> Path<'a> {
+    /// As [`Path::express`], where filters are asked on the way in.
+    #[inline(never)]
+    pub(super) fn express_hooked(&mut self, ifp: &'a Ifnet, burst: &Burst, found: &mut [Candidate]) -> Burst {
+        let rest = others(burst, found.iter().fold(0, |set, k| set | 1 << k.at));
+        if found.is_empty() {
+            return rest;
+        }
+        let (mut kept, mut bytes) = (Burst::new(), 0);
+        for k in found.iter() {
+            bytes += u64::from(self.packet(k.cell).len());
+            kept.push(k.cell);
+        }
+        ifp.count(self.cpu, IfCounter::Ipackets, found.len() as u64);
+        ifp.count(self.cpu, IfCounter::Ibytes, bytes);
+        let asked = self.run_hooks(ifp, Layer::Ether, Dir::In, &mut kept);
+        let mut found = survivors(found, &kept);
+        if asked == Asked::Edited {
+            let limit = max_frame(ifp.mtu) as usize;
+            let mut other = Burst::new();
+            found = self.judged_again(found, &mut other, |p| plain_frame(p, ifp, limit));
+            self.ether_demux(ifp, &other);
+        }
+        if self.s.hooks.inet_in.is_empty() && ifp.shared.hooks.inet_in.is_empty() {
+            let gone = self.send_known::<{ begins::ETHER }>(ifp, found).set;
+            self.ip_stat(IpStat::Total, u64::from(gone.count_ones()));
+            self.ether_demux(ifp, &left(found, gone));
+        } else {
+            self.express_inet_hooked(ifp, found);
+        }
+        rest
+    }
+
+    /// Shows candidates, frames so far, to the inet hooks.
+    fn express_inet_hooked(&mut self, ifp: &'a Ifnet, found: &mut [Candidate]) {
+        let mut kept = Burst::new();
+        for k in found.iter() {
+            let mut p = self.packet(k.cell);
+            let proto = (k.key.rest >> 32) as u8;
+            let h = p.hdr_mut();
+            h.l2_off = h.data_off;
+            h.data_off += HEADER_LEN as u16;
+            // What Ethernet padded is not the packet's.
+            h.data_len = k.total_len;
+            h.pkt_len = u32::from(k.total_len);
+            h.l3_off = h.data_off;
+            h.l4_off = h.data_off + 20;
+            h.l4_proto = proto;
+            h.ether_type = TYPE_IPV4;
+            kept.push(k.cell);
+        }
+        self.ip_stat(IpStat::Total, found.len() as u64);
+        let asked = self.run_hooks(ifp, Layer::Inet, Dir::In, &mut kept);
+        let mut found = survivors(found, &kept);
+        let mut other = Burst::new();
+        if asked == Asked::Edited {
+            found = self.judged_again(found, &mut other, whole_plain_packet);
+        }
+        let gone = self.send_known::<{ begins::INET }>(ifp, found).set;
+        other.extend_from_slice(left(found, gone).as_slice());
+        self.ip_filtered(ifp, &other);
+    }
+
+    /// Looks at packets again that a filter may have changed; those that are no candidates any more go to `other`.
+    fn judged_again<'c>(
+        &mut self,
+        found: &'c mut [Candidate],
+        other: &mut Burst,
+        judge: impl Fn(&Packet<'a>) -> Option<(FlowKey, u16)>,
+    ) -> &'c mut [Candidate] {
+        let mut n = 0;
+        for i in 0..found.len() {
+            let mut k = found[i];
+            match judge(&self.packet(k.cell)) {
+                Some((key, total_len)) => {
+                    if key != k.key {
+                        k.hash = key.hash(self.s.seed);
+                    }
+                    (k.key, k.total_len) = (key, total_len);
+                    found[n] = k;
+                    n += 1;
+                }
+                None => other.push(k.cell),
+            }
+        }
+        &mut found[..n]
+    }
+}
+
+/// Judges a packet behind the inet hooks, where its Ethernet header still has its place in front and nothing is behind it.
+fn whole_plain_packet(p: &Packet<'_>) -> Option<(FlowKey, u16)> {
+    let (h, data) = (p.hdr(), p.data());
+    let (key, total_len) = plain_packet(data.first_chunk()?, data.len(), h.flags)?;
+    let whole = h.nsegs == 1 && usize::from(total_len) == data.len() && p.headroom() >= HEADER_LEN;
+    whole.then_some((key, total_len))
+}
+
+/// The candidates that are in `kept`, which is in their order.
+fn survivors<'c>(found: &'c mut [Candidate], kept: &Burst) -> &'c mut [Candidate] {
+    let kept = kept.as_slice();
+    let mut n = 0;
+    if kept.len() == found.len() {
+        n = kept.len();
+    } else {
+        for i in 0..found.len() {
+            if kept.get(n) == Some(&found[i].cell) {
+                found[n] = found[i];
+                n += 1;
+            }
+        }
+    }
+    &mut found[..n]
+}
+
+/// The candidates that are not in `gone`.
+fn left(found: &[Candidate], gone: u64) -> Burst {
+    let mut left = Burst::new();
+    for k in found {
+        if gone >> k.at & 1 == 0 {
+            left.push(k.cell);
+        }
+    }
+    left
+}
