@@ -21,6 +21,11 @@ pub mod verdict {
     pub const DROP: u32 = 1;
     /// The filter took the packet: it is the filter's now.
     pub const CONSUMED: u32 = 2;
+    /// Is dropped, counted as `filtered`, and its sender is told: ICMP "communication administratively prohibited" (type 3,
+    /// code 13: RFC 1812, section 5.2.7.1), within the limit on errors, and never about packets that must not be answered
+    /// (RFC 1122, section 3.2.2: errors, later fragments, broadcasts, packets of this machine). As DROP for what is not
+    /// IPv4.
+    pub const REJECT: u32 = 3;
 }
 
 /// How smpnet asks for a filter. Valid only during the call.

@@ -149,6 +149,8 @@
 #define SMPNET_VERDICT_DROP 1u
 /* The filter took the packet: it is the filter's now. */
 #define SMPNET_VERDICT_CONSUMED 2u
+/* Is dropped, counted as `filtered`, and its sender is told: ICMP "communication administratively prohibited" (type 3, code 13: RFC 1812, section 5.2.7.1), within the limit on errors, and never about packets that must not be answered (RFC 1122, section 3.2.2: errors, later fragments, broadcasts, packets of this machine). As DROP for what is not IPv4. */
+#define SMPNET_VERDICT_REJECT 3u
 /* The `worker` of a caller that is no worker: a control thread. Allowed where a function says "any thread". */
 #define SMPNET_WORKER_NONE 0xffffffffu
 

@@ -97,6 +97,11 @@ impl Judged<'_> {
         self.say(i, verdict::DROP);
     }
 
+    /// Has a packet dropped and counted as filtered, and its sender told so by ICMP.
+    pub fn reject(&mut self, i: usize) {
+        self.say(i, verdict::REJECT);
+    }
+
     /// Takes a packet: it is the filter's now.
     pub fn take(&mut self, i: usize) -> Option<Packet> {
         let cell = self.ours(i)?;

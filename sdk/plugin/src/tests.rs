@@ -300,7 +300,7 @@ fn callouts_work_and_nodes_end_with_their_guards() {
     assert!(testing::attachments().is_empty());
 }
 
-/// A filter that drops what begins with `d`, takes what begins with `t` and marks the rest.
+/// A filter that drops what begins with `d`, rejects what begins with `r`, takes what begins with `t` and marks the rest.
 struct Letters;
 
 impl Filter for Letters {
@@ -316,6 +316,7 @@ impl Filter for Letters {
         for i in 0..packets.len() {
             match packets.get(i).and_then(|p| p.data().first()) {
                 Some(b'd') => packets.drop(i),
+                Some(b'r') => packets.reject(i),
                 Some(b't') => {
                     let mut taken = Burst::new();
                     taken.push(packets.take(i).unwrap()).unwrap();
@@ -341,17 +342,17 @@ fn a_filter_judges_takes_and_marks() {
     let mut handle = std::ptr::null_mut();
     // SAFETY: everything passed lives through the call.
     assert_eq!(unsafe { (table.create)(host(), &config, &mut handle, std::ptr::null_mut()) }, OK);
-    let cells = [b"pass", b"drop", b"take"].map(|text| testing::packet(text).into_cell());
-    let mut verdicts = [9; 3];
+    let cells = [b"pass", b"drop", b"rjct", b"take"].map(|text| testing::packet(text).into_cell());
+    let mut verdicts = [9; 4];
     // SAFETY: an instance, three packets that are ours, and room for their verdicts.
-    let code = unsafe { (table.filter)(handle, 0, 1, 1, cells.as_ptr(), 3, verdicts.as_mut_ptr()) };
-    use smpnet_abi::verdict::{CONSUMED, DROP, PASS};
-    assert_eq!((code, verdicts), (OK, [PASS, DROP, CONSUMED]));
+    let code = unsafe { (table.filter)(handle, 0, 1, 1, cells.as_ptr(), 4, verdicts.as_mut_ptr()) };
+    use smpnet_abi::verdict::{CONSUMED, DROP, PASS, REJECT};
+    assert_eq!((code, verdicts), (OK, [PASS, DROP, REJECT, CONSUMED]));
     // SAFETY: not taken, so still ours.
-    let [pass, _drop] = [cells[0], cells[1]].map(|c| unsafe { Packet::from_cell(c) });
+    let [pass, _drop, _reject] = [cells[0], cells[1], cells[2]].map(|c| unsafe { Packet::from_cell(c) });
     assert_eq!(pass.hdr().mark, 5);
     // SAFETY: not used again.
     assert_eq!(unsafe { (table.destroy)(handle) }, OK);
-    drop((pass, _drop));
+    drop((pass, _drop, _reject));
     assert_eq!(testing::outstanding(), 0);
 }

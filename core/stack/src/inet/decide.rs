@@ -141,6 +141,7 @@ pub(crate) enum ErrorKind {
     /// With the MTU of the next hop (RFC 1191).
     NeedFrag(u32),
     SourceRoute,
+    AdminProhibited,
     TtlExceeded,
     ReassemblyTime,
     /// With the offset of the octet in question.

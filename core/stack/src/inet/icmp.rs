@@ -47,6 +47,7 @@ pub(crate) fn message(kind: ErrorKind) -> (u8, u8, u32) {
         ErrorKind::PortUnreach => (ty::UNREACHABLE, unreach::PORT, 0),
         ErrorKind::NeedFrag(mtu) => (ty::UNREACHABLE, unreach::NEED_FRAG, mtu.min(0xffff)),
         ErrorKind::SourceRoute => (ty::UNREACHABLE, unreach::SOURCE_ROUTE, 0),
+        ErrorKind::AdminProhibited => (ty::UNREACHABLE, unreach::ADMIN, 0),
         ErrorKind::TtlExceeded => (ty::TIME_EXCEEDED, 0, 0),
         ErrorKind::ReassemblyTime => (ty::TIME_EXCEEDED, 1, 0),
         ErrorKind::ParamProblem(at) => (ty::PARAM_PROBLEM, 0, u32::from(at) << 24),
@@ -83,7 +84,12 @@ impl<'a> Path<'a> {
             self.icmp_stat(IcmpStat::Oldshort);
             return;
         };
-        // A source that is a broadcast address of ours gets no answer either.
+        // A broadcast is not answered, and a source that is a broadcast address of ours gets no answer either.
+        let to = self.s.fib.resolve(self.s.fib.lookup(ip.dst), 0);
+        if to.kind == NextHopKind::Broadcast {
+            self.icmp_stat(IcmpStat::Oldshort);
+            return;
+        }
         let hop = self.s.fib.resolve(self.s.fib.lookup(ip.src), 0);
         let egress = match hop.kind {
             NextHopKind::Gateway | NextHopKind::Connected => hop.ifindex,

@@ -3,7 +3,10 @@
 use super::counters::{Account, IpStat};
 use super::ifnet::Ifnet;
 use super::path::Path;
-use smpnet_abi::{Cell, DropReason, verdict};
+use crate::inet::decide::{ErrorKind, validate};
+use crate::wire::be16;
+use crate::wire::ethernet::{HEADER_LEN, TYPE_IPV4};
+use smpnet_abi::{Cell, DropReason, pkt_flags, verdict};
 use smpnet_runtime::{Burst, Dir, HookCx, Layer, PfilHead};
 
 /// What became of the packets that are still there after the hooks.
@@ -68,7 +71,10 @@ impl<'a> Path<'a> {
             match *v & 0xff {
                 verdict::PASS => kept.push(c),
                 verdict::CONSUMED => self.account(Account::ToPlugins, 1),
-                _ => {
+                said => {
+                    if said == verdict::REJECT {
+                        self.reject(layer, c);
+                    }
                     if layer == Layer::Inet {
                         self.ip_stat(if dir == Dir::In { IpStat::PfildropIn } else { IpStat::PfildropOut }, 1);
                     }
@@ -106,5 +112,23 @@ impl<'a> Path<'a> {
             });
         }
         edits
+    }
+
+    /// Tells the sender of a packet that a filter wants none of it. The packet stays the caller's.
+    #[inline(never)]
+    fn reject(&mut self, layer: Layer, c: Cell) {
+        let mut p = self.packet(c);
+        if layer == Layer::Ether {
+            // A tagged frame is of another interface's network, which is not known here.
+            let plain = p.data().get(12..HEADER_LEN).is_some_and(|t| be16(t, 0) == TYPE_IPV4);
+            if !plain || p.hdr().flags & pkt_flags::VLAN != 0 || !p.pull_front(HEADER_LEN) {
+                return;
+            }
+        }
+        if let Ok(info) = validate(p.data(), p.len(), p.hdr().flags) {
+            // What Ethernet padded is not the packet's.
+            p.truncate(u32::from(info.total_len));
+            self.icmp_error(c, ErrorKind::AdminProhibited);
+        }
     }
 }

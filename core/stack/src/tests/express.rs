@@ -87,6 +87,7 @@ impl PfilHook for Meddler {
                     *v = verdict::CONSUMED;
                     cx.pool.free(cx.cpu, &[*c]);
                 }
+                12 => *v = verdict::REJECT,
                 _ if !self.edits => {}
                 2 => p.data_mut()[at + 8] ^= 0x40,
                 3 => {

@@ -5,7 +5,7 @@ use super::rig::*;
 use crate::error::StackError;
 use crate::stack::Stack;
 use crate::types::{AddrOptions, Dirs, Layer};
-use smpnet_abi::{Cell, DropReason, PortInfo, RX_FAULT, verdict};
+use smpnet_abi::{Cell, DropReason, PortInfo, RX_FAULT, pkt_flags, verdict};
 use smpnet_runtime::{HookCx, HugePages, PfilHook, PoolConfig, Runtime, RuntimeConfig};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -78,6 +78,78 @@ fn a_filter_drops_at_each_hook_and_cached_flows_do_not_escape_it() {
             r.balanced();
         }
     }
+}
+
+/// Rejects everything that was not made here.
+struct Reject;
+
+impl PfilHook for Reject {
+    fn name(&self) -> &str {
+        "reject"
+    }
+
+    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
+        for (c, v) in cells.iter().zip(verdicts) {
+            if cx.pool.packet(*c).hdr().flags & pkt_flags::LOCAL == 0 {
+                *v = verdict::REJECT;
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_filter_rejects_is_dropped_and_its_sender_is_told() {
+    for (layer, dirs) in
+        [(Layer::Ether, Dirs::In), (Layer::Inet, Dirs::In), (Layer::Inet, Dirs::Out), (Layer::Ether, Dirs::Out)]
+    {
+        let mut r = Rig::router();
+        let id = r.stack.pfil_attach(layer, None, dirs, 0, Arc::new(Reject)).unwrap();
+        let sent = udp("10.0.1.2", "10.0.2.2", 9, 5000, b"not wanted");
+        for _ in 0..2 {
+            r.host_a(&sent);
+            let answers = r.take(0);
+            assert_eq!(answers.len(), 1, "{layer:?} {dirs:?}");
+            let (ip_header, icmp, quote) = icmp_of(&answers[0]);
+            assert_eq!((icmp.ty, icmp.code, icmp.rest), (3, 13, 0));
+            assert_eq!((ip_header.src, ip_header.dst), (ip("10.0.1.1"), ip("10.0.1.2")));
+            assert_eq!((quote[12..20].to_vec(), quote[20..].to_vec()), (sent[12..20].to_vec(), sent[20..].to_vec()));
+            assert!(r.take(1).is_empty());
+        }
+        assert_eq!(r.dropped(DropReason::Filtered), 2);
+        r.stack.pfil_detach(id).unwrap();
+        r.host_a(&sent);
+        assert_eq!(r.take(1).len(), 1);
+        r.balanced();
+    }
+}
+
+#[test]
+fn a_rejected_packet_that_must_not_be_answered_is_only_dropped() {
+    let mut r = Rig::router();
+    r.stack.pfil_attach(Layer::Inet, None, Dirs::In, 0, Arc::new(Reject)).unwrap();
+    let payload = udp_payload("10.0.1.2", "10.0.2.2", 9, 5000, b"silence");
+    let h = |dst: &str| header("10.0.1.2", dst, 17, payload.len());
+    let mut later = h("10.0.2.2");
+    later.frag = 1;
+    let mut error = echo("10.0.1.2", "10.0.2.2", 1, b"12345678");
+    error[20] = 11;
+    let silent = [packet(later, &payload), packet(h("10.0.1.255"), &payload), packet(h("224.0.0.1"), &payload), error];
+    for p in &silent {
+        r.host_a(p);
+    }
+    let f = frame(mac("ff:ff:ff:ff:ff:ff"), mac(HOST_A), 0x0800, &packet(h("10.0.2.2"), &payload));
+    r.send(0, f);
+    // What is not even IP is dropped at the link without a word.
+    r.stack.pfil_attach(Layer::Ether, None, Dirs::In, 0, Arc::new(Reject)).unwrap();
+    let f = frame(r.mac(0), mac(HOST_A), 0x86dd, &payload);
+    r.send(0, f);
+    assert_eq!(r.take(0), [[0u8; 0]; 0]);
+    assert_eq!(r.dropped(DropReason::Filtered), 6);
+    // The limit holds for these errors too.
+    r.rt.sysctl().set("net.inet.icmp.errppslimit", "0").unwrap();
+    r.host_a(&packet(h("10.0.2.2"), &payload));
+    assert_eq!((r.take(0).len(), r.dropped(DropReason::Filtered)), (0, 7));
+    r.balanced();
 }
 
 #[test]
