@@ -77,6 +77,7 @@ drop_reasons! {
     UdpBad = 46, "udp_bad", "the UDP header is malformed";
     L4BadChecksum = 47, "l4_bad_checksum", "the TCP, UDP or ICMP checksum is wrong";
     Consumed = 48, "consumed", "taken by its receiver (not lost)";
+    RxMissed = 49, "rx_missed", "the port lost it before smpnet saw it: no room in its ring, or no free cell";
 }
 
 impl DropReason {

@@ -269,6 +269,8 @@
 #define SMPNET_DROP_L4_BAD_CHECKSUM 47u
 /* taken by its receiver (not lost) */
 #define SMPNET_DROP_CONSUMED 48u
+/* the port lost it before smpnet saw it: no room in its ring, or no free cell */
+#define SMPNET_DROP_RX_MISSED 49u
 
 /*
  Index of a cell in the pool: how a packet is named everywhere. [`CELL_NONE`] is no cell.

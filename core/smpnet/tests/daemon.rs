@@ -562,3 +562,41 @@ fn the_pcap_example_runs_over_its_files_and_ends_with_a_summary() {
     assert!(!folder.join("smpnet.sock").exists());
     fs::remove_dir_all(&folder).unwrap();
 }
+
+#[test]
+fn controls_of_a_port_come_from_the_file_and_from_ifconfig_and_a_refusal_changes_nothing() {
+    let with = |keys: &str| TWO_PORTS.replacen("driver = \"null\"", &format!("driver = \"null\"\n{keys}"), 1);
+    let d = Daemon::start("controls", &with("promisc = true"));
+    let lan = || d.json(&["ifconfig", "lan0"]);
+    assert_eq!(lan()["promisc"], true);
+    assert!(d.text(&["ifconfig", "lan0"]).contains("PROMISC"));
+    d.text(&["ifconfig", "lan0", "-promisc"]);
+    assert_eq!(lan()["promisc"], false);
+    let steps = d.json(&["apply", "router.toml"]);
+    assert_eq!(steps["steps"], json!(["lan0: promiscuous mode on"]), "the file's word counts again");
+    // A null port has one address for ever and no list of multicasts: the other steps are undone.
+    let before = lan();
+    fs::write(d.folder.join("wrong.toml"), with("mac = \"02:00:00:00:00:77\"\nmtu = 1400")).unwrap();
+    let said = d.refused(&["apply", "wrong.toml"], 1);
+    assert!(said.contains("cannot change the Ethernet address: the driver has no such function"), "{said}");
+    assert_eq!((&lan()["mac"], &lan()["mtu"], &lan()["promisc"]), (&before["mac"], &before["mtu"], &before["promisc"]));
+    let said = d.refused(&["ifconfig", "lan0", "tso4"], 1);
+    assert!(said.contains("the port does not offer tso4; it offers none"), "{said}");
+    for (keys, says) in [
+        ("offloads = [\"tso9\"]", "unknown offload \"tso9\" (did you mean \"tso"),
+        ("mac = \"01:00:5e:00:00:01\"", "01:00:5e:00:00:01 is not the address of a station"),
+        ("multicast = [\"02:00:00:00:00:01\"]", "02:00:00:00:00:01 is not a multicast address"),
+    ] {
+        fs::write(d.folder.join("wrong.toml"), with(keys)).unwrap();
+        let said = d.refused(&["apply", "wrong.toml"], 1);
+        assert!(said.contains("wrong.toml:11:") && said.contains(says), "{said}");
+    }
+    d.text(&["ifconfig", "v7", "create", "kind", "vlan", "parent=lan0", "id=7"]);
+    d.text(&["ifconfig", "lan0", "-promisc"]);
+    d.text(&["ifconfig", "v7", "link", "02:00:00:00:00:77"]);
+    assert_eq!(lan()["promisc"], true, "frames to the vlan's own address arrive by it");
+    assert_eq!(d.json(&["sysctl", "net.interfaces.lan0.promisc"])[0]["value"], 1);
+    d.text(&["ifconfig", "v7", "-link"]);
+    assert_eq!(lan()["promisc"], false);
+    assert_eq!(d.json(&["ifconfig", "v7"])["mac"], lan()["mac"]);
+}

@@ -47,6 +47,19 @@ pub enum StackError {
         /// Most.
         max: u32,
     },
+    /// The Ethernet address is not one of the kind that is wanted.
+    #[error("interface `{0}`: {1} is no {2}")]
+    BadMac(String, String, &'static str),
+    /// The port does not offer the offloads.
+    #[error("interface `{interface}`: the port does not offer {missing}; it offers {offered}")]
+    Offloads {
+        /// Interface name.
+        interface: String,
+        /// Names that were asked for and are not offered.
+        missing: String,
+        /// Names that are offered.
+        offered: String,
+    },
     /// The address is not one that a host can have.
     #[error("{0} cannot be an interface address: {1}")]
     BadAddress(Ipv4Net, &'static str),

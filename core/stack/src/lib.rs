@@ -33,7 +33,7 @@ pub use bpf::{
     BpfFilter, CaptureReader, Captured, CpuStatus, IfTally, Injected, Link, Listener, ListenerOwner, ListenerSpec,
     ListenerStatus, Seen, What, WriteFilter,
 };
-pub use control::{ArpSpec, FilterOpinion, FlowStatus, ProtocolStats, StackEvent, encap_key};
+pub use control::{ArpSpec, FilterOpinion, FlowStatus, OFFLOADS, ProtocolStats, StackEvent, encap_key};
 pub use error::StackError;
 pub use hash::{RSS_KEY, toeplitz};
 pub use route::{Fib, FibError, FibStats, NextHop, NextHopId, NextHopKind, Way};
@@ -42,5 +42,5 @@ pub use stack::Stack;
 pub use types::{
     Accounting, AddrOptions, AddrState, AddrStatus, ArpStatus, Dirs, DropCount, ExplainStep, HookStatus, IfCounters,
     IfIndex, IfStatus, Ipv4Net, Layer, NextHopSpec, NextHopStatus, RouteAnswer, RouteKind, RouteSpec, RouteStatus,
-    mac_text, parse_mac,
+    RssStatus, mac_text, parse_mac,
 };

@@ -222,8 +222,18 @@ pub struct IfStatus {
     pub mac: String,
     /// The operator's note.
     pub description: String,
+    /// Frames of other stations are looked at.
+    pub promisc: bool,
+    /// Every multicast is received, whatever the list.
+    pub allmulti: bool,
+    /// Multicast addresses that the port was told to receive.
+    pub multicast: Vec<String>,
+    /// Names of the offloads that the port can do.
+    pub capabilities: Vec<&'static str>,
     /// Names of the offloads in force.
     pub offloads: Vec<&'static str>,
+    /// Receive-side scaling of a port with several receive queues that has it.
+    pub rss: Option<RssStatus>,
     /// Interface that carries this one.
     pub parent: Option<String>,
     /// Receive queues of a port.
@@ -236,6 +246,19 @@ pub struct IfStatus {
     pub counters: IfCounters,
     /// Drops on this interface by reason, only those that happened.
     pub drops: Vec<DropCount>,
+}
+
+/// How the device itself spreads what it receives over its queues.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RssStatus {
+    /// The symmetric key and the table are in the device.
+    pub programmed: bool,
+    /// Entries of the redirection table.
+    pub table: u16,
+    /// Queues that it names.
+    pub queues: u16,
+    /// Why the device refused; packets are then steered in software, if at all (`rps_hash`).
+    pub reason: Option<String>,
 }
 
 /// A count of drops.

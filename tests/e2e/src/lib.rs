@@ -72,8 +72,7 @@ impl Rig {
     /// # Errors
     /// When smpnet does not answer.
     pub fn missed(&self) -> Result<u64> {
-        let all = self.router.client().get("/v1/interfaces")?;
-        Ok(elements(&all).iter().filter_map(|i| i["driver_stats"]["rx_missed"].as_u64()).sum())
+        self.drops("rx_missed")
     }
 
     /// Waits until `smpnet ARGS --json` satisfies `wanted`.

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         an_address_that_linux_has_is_found_duplicated,
         nobody_there_brings_host_unreachable,
         a_neighbour_that_changed_its_address_is_followed,
+        linux_follows_a_new_address_of_smpnet,
         the_kernel_of_the_router_does_not_answer_in_our_place,
     ])
 }
@@ -141,6 +142,34 @@ fn a_neighbour_that_changed_its_address_is_followed(lab: Lab) -> Result<()> {
         check(std::time::Instant::now() < deadline, || format!("{:?}", entry(&rig, TwoHosts::A)))?;
     }
     check(entry(&rig, TwoHosts::A)?.is_some_and(|(m, _)| m == "02:00:00:00:01:42"), || "the old address is kept".into())
+}
+
+fn linux_follows_a_new_address_of_smpnet(lab: Lab) -> Result<()> {
+    let rig = Rig::start(lab, "")?;
+    reaches(&rig.net.a, TwoHosts::B)?;
+    let wire = Capture::open(&rig.net.a, "eth0")?;
+    rig.router.ok(&["ifconfig", "left0", "link", "02:00:00:00:01:63", "active"])?;
+    let told = |f: &smpnet_lab::Frame| f.arp().is_some_and(|a| a.sender == TwoHosts::R_LEFT && a.target == a.sender);
+    let frame = wire.wait("announcement", SECOND, told)?;
+    check(frame.bytes[6..12] == mac(1, 99), || format!("{frame:?}"))?;
+    // The announcement alone makes Linux send to the new address.
+    reaches(&rig.net.a, TwoHosts::B)?;
+    let linux = rig.net.a.neighbour("eth0", TwoHosts::R_LEFT)?;
+    check(linux.as_ref().is_some_and(|n| n.mac == Some(mac(1, 99))), || format!("Linux: {linux:?}"))?;
+    rig.router.ok(&["ifconfig", "left0", "promisc", "multicast", "01:00:5e:00:00:05", "allmulti"])?;
+    let port = rig.router.json(&["ifconfig", "left0"])?;
+    let device = &port["status"];
+    check(
+        port["promisc"] == true
+            && device["promisc"] == true
+            && device["all_multicast"] == true
+            && device["multicast"] == 1,
+        || format!("the device was not told: {port}"),
+    )?;
+    rig.router.ok(&["ifconfig", "left0", "-link", "-promisc", "-multicast", "01:00:5e:00:00:05", "-allmulti"])?;
+    let port = rig.router.json(&["ifconfig", "left0"])?;
+    check(port["mac"] == "02:00:00:00:01:01" && port["status"]["promisc"] == false, || format!("{port}"))?;
+    reaches(&rig.net.a, TwoHosts::B)
 }
 
 fn the_kernel_of_the_router_does_not_answer_in_our_place(lab: Lab) -> Result<()> {

@@ -34,8 +34,6 @@ impl Snapshot {
             if i["attachment"] == "port" {
                 s.received += number(&i["counters"]["ipackets"]);
                 s.sent += number(&i["counters"]["opackets"]);
-                // What the kernel dropped because the ring of a port was full, before smpnet saw it.
-                *s.drops.entry("rx_missed".into()).or_default() += number(&i["driver_stats"]["rx_missed"]);
                 *s.drops.entry("tx_errors".into()).or_default() += number(&i["driver_stats"]["tx_errors"]);
             }
         }

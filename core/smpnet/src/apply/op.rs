@@ -1,6 +1,6 @@
 //! The steps that a running router is changed by. Each has an inverse, so that a list of them can be undone.
 
-use crate::config::{ArpEntry, Config, Filter, Interface, Located, Prefix, Route};
+use crate::config::{ArpEntry, Config, Filter, Interface, Located, Mac, Multicast, Prefix, Route};
 use std::{collections::HashSet, fmt, path::PathBuf};
 
 /// The value of a sysctl node, and whether the configuration asks for it.
@@ -31,6 +31,12 @@ pub enum Op {
     SetDescription(String, String, String),
     /// Promiscuous mode.
     SetPromisc(String, bool),
+    /// Ethernet address, before and after; `None` is the device's own.
+    SetMac(String, Option<Mac>, Option<Mac>),
+    /// Multicasts to receive, before and after.
+    SetMulticast(String, Multicast, Multicast),
+    /// Offloads by name, before and after; `None` is all that the device offers.
+    SetOffloads(String, Option<Vec<String>>, Option<Vec<String>>),
     /// Gives an interface an address.
     AddAddress(String, Prefix),
     /// Takes an address away.
@@ -67,6 +73,9 @@ impl Op {
             Op::SetMtu(i, from, to) => Op::SetMtu(i, to, from),
             Op::SetDescription(i, from, to) => Op::SetDescription(i, to, from),
             Op::SetPromisc(i, on) => Op::SetPromisc(i, !on),
+            Op::SetMac(i, from, to) => Op::SetMac(i, to, from),
+            Op::SetMulticast(i, from, to) => Op::SetMulticast(i, to, from),
+            Op::SetOffloads(i, from, to) => Op::SetOffloads(i, to, from),
             Op::AddAddress(i, a) => Op::RemoveAddress(i, a),
             Op::RemoveAddress(i, a) => Op::AddAddress(i, a),
             Op::AddRoute(r) => Op::RemoveRoute(r),
@@ -94,6 +103,9 @@ impl Op {
             Op::SetMtu(name, _, to) => on(config, &name, |i| i.mtu = to),
             Op::SetDescription(name, _, to) => on(config, &name, |i| i.description = to),
             Op::SetPromisc(name, to) => on(config, &name, |i| i.promisc = to),
+            Op::SetMac(name, _, to) => on(config, &name, |i| i.mac = to),
+            Op::SetMulticast(name, _, to) => on(config, &name, |i| i.multicast = to),
+            Op::SetOffloads(name, _, to) => on(config, &name, |i| i.offloads = to),
             Op::AddAddress(name, a) => on(config, &name, |i| {
                 i.addresses.push(Located { value: a, at: Default::default() });
             }),
@@ -171,6 +183,12 @@ impl fmt::Display for Op {
             Op::SetMtu(i, from, to) => write!(f, "{i}: mtu {} -> {}", mtu(from), mtu(to)),
             Op::SetDescription(i, _, to) => write!(f, "{i}: description \"{to}\""),
             Op::SetPromisc(i, on) => write!(f, "{i}: promiscuous mode {}", if *on { "on" } else { "off" }),
+            Op::SetMac(i, _, Some(mac)) => write!(f, "{i}: Ethernet address {mac}"),
+            Op::SetMac(i, _, None) => write!(f, "{i}: Ethernet address of the device"),
+            Op::SetMulticast(i, _, to) => write!(f, "{i}: multicasts {to}"),
+            Op::SetOffloads(i, _, Some(to)) if to.is_empty() => write!(f, "{i}: offloads none"),
+            Op::SetOffloads(i, _, Some(to)) => write!(f, "{i}: offloads {}", to.join(", ")),
+            Op::SetOffloads(i, _, None) => write!(f, "{i}: all offloads"),
             Op::AddAddress(i, a) => write!(f, "{i}: add address {a}"),
             Op::RemoveAddress(i, a) => write!(f, "{i}: remove address {a}"),
             Op::AddRoute(r) => write!(f, "add route {r}"),

@@ -152,6 +152,15 @@ impl<'c> Planner<'c> {
         if old.promisc != new.promisc {
             self.ops.push(Op::SetPromisc(name(), new.promisc));
         }
+        if old.mac != new.mac {
+            self.ops.push(Op::SetMac(name(), old.mac, new.mac));
+        }
+        if old.multicast != new.multicast {
+            self.ops.push(Op::SetMulticast(name(), old.multicast.clone(), new.multicast.clone()));
+        }
+        if old.offloads != new.offloads {
+            self.ops.push(Op::SetOffloads(name(), old.offloads.clone(), new.offloads.clone()));
+        }
     }
 
     fn sysctl(&mut self, state: &SysctlState<'_>) {

@@ -1,10 +1,13 @@
 //! `smpnet ifconfig`, in NetBSD's syntax.
 
 use super::context::{Context, Failure, Output, Read};
-use crate::{client::encode, config::interface_address};
+use crate::{
+    client::encode,
+    config::{Mac, interface_address},
+};
 use clap::Args;
 use serde_json::{Map, Value};
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 /// Show and configure interfaces
 #[derive(Debug, Args)]
@@ -15,7 +18,13 @@ Words after the interface, in any number:
   ADDR/LEN [alias]                add an address
   ADDR/LEN delete | -alias        take one away
   description TEXT | -description
-  promisc | -promisc
+  promisc | -promisc              look at the frames of other stations too (hooks and captures see them)
+  link MAC [active] | -link       another Ethernet address, or the device's own (lladdr is understood)
+  multicast MAC | -multicast MAC  a multicast address that the device is to receive
+  allmulti | -allmulti            every one
+  OFFLOAD | -OFFLOAD              rx_csum tx_csum tso4 tso6 uso lro rx_vlan tx_vlan scatter rss on or off;
+                                  ip4csum, tcp4csum and udp4csum, with -rx or -tx or neither, are understood:
+                                  devices here turn on the three together
   create [driver D] [NAME=VALUE]  make an interface: a port of a driver, or of the kind its name tells
   tunnel LOCAL REMOTE             with create: the ends of a gif
   vlan ID vlanif PARENT           with create: tag and parent of a vlan
@@ -25,6 +34,7 @@ Examples:
   smpnet ifconfig
   smpnet ifconfig lan0 10.0.1.1/24 mtu 1400 up
   smpnet ifconfig vlan7 create vlan 7 vlanif lan0
+  smpnet ifconfig lan0 link 02:00:00:00:00:07 -tso4 promisc
   smpnet ifconfig wan0 create driver af_packet device=eth1")]
 pub struct IfconfigArgs {
     /// Show all interfaces, with everything known of one (counters, drops, the driver's own state)
@@ -89,6 +99,7 @@ pub(super) fn parse(name: &str, words: &[String]) -> Result<Request, String> {
     let (mut change, mut add, mut remove) = (Map::new(), Vec::new(), Vec::new());
     let (mut create, mut destroy, mut options) = (false, false, Map::new());
     let mut driver = None;
+    let mut lists: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
     let mut rest = words.iter().map(String::as_str).peekable();
     while let Some(word) = rest.next() {
         let mut operand = |what: &str| rest.next().map(str::to_owned).ok_or(format!("\"{word}\" needs {what}"));
@@ -110,6 +121,26 @@ pub(super) fn parse(name: &str, words: &[String]) -> Result<Request, String> {
             }
             "promisc" | "-promisc" => {
                 change.insert("promisc".into(), (word == "promisc").into());
+            }
+            "allmulti" | "-allmulti" => {
+                change.insert("allmulti".into(), (word == "allmulti").into());
+            }
+            "multicast" | "-multicast" => {
+                let mac = Mac::group(&operand("a multicast address")?)?.to_string();
+                let list = if word == "multicast" { "add_multicast" } else { "remove_multicast" };
+                lists.entry(list).or_default().push(mac.into());
+            }
+            "link" | "lladdr" => {
+                let mac = Mac::station(&operand("an Ethernet address")?)?.to_string();
+                change.insert("mac".into(), mac.into());
+                rest.next_if_eq(&"active");
+            }
+            "-link" | "-lladdr" => {
+                change.insert("mac".into(), "own".into());
+            }
+            _ if offload_words(word).is_some() => {
+                let (list, names) = offload_words(word).unwrap_or_default();
+                lists.entry(list).or_default().extend(names.into_iter().map(Value::from));
             }
             "create" => create = true,
             "destroy" => destroy = true,
@@ -151,7 +182,12 @@ pub(super) fn parse(name: &str, words: &[String]) -> Result<Request, String> {
         }
     }
     if destroy {
-        let alone = change.is_empty() && add.is_empty() && remove.is_empty() && options.is_empty() && !create;
+        let alone = change.is_empty()
+            && lists.is_empty()
+            && add.is_empty()
+            && remove.is_empty()
+            && options.is_empty()
+            && !create;
         return if alone { Ok(Request::Destroy) } else { Err("\"destroy\" stands alone".into()) };
     }
     if create {
@@ -159,6 +195,12 @@ pub(super) fn parse(name: &str, words: &[String]) -> Result<Request, String> {
             driver.unwrap_or_else(|| ("kind", name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned()));
         if !remove.is_empty() {
             return Err("a new interface has no address to delete".into());
+        }
+        if let Some(groups) = lists.remove("add_multicast") {
+            change.insert("multicast".into(), groups.into());
+        }
+        if !lists.is_empty() {
+            return Err("offloads are switched, and multicasts left, when the interface is there".into());
         }
         let mut body = change;
         body.entry("up").or_insert(false.into());
@@ -174,6 +216,7 @@ pub(super) fn parse(name: &str, words: &[String]) -> Result<Request, String> {
     if !options.is_empty() {
         change.insert("options".into(), options.into());
     }
+    change.extend(lists.into_iter().map(|(k, v)| (k.to_owned(), v.into())));
     if !add.is_empty() {
         change.insert("add_addresses".into(), add.into());
     }
@@ -181,6 +224,35 @@ pub(super) fn parse(name: &str, words: &[String]) -> Result<Request, String> {
         change.insert("remove_addresses".into(), remove.into());
     }
     Ok(Request::Change(change.into()))
+}
+
+/// The field of a change, and the offloads, that a word switches on or off: by our names, or by NetBSD's.
+fn offload_words(word: &str) -> Option<(&'static str, Vec<&'static str>)> {
+    let (field, name) = match word.strip_prefix('-') {
+        Some(name) => ("offloads_off", name),
+        None => ("offloads_on", word),
+    };
+    if let Some((_, name)) = smpnet_stack::OFFLOADS.iter().find(|(_, n)| *n == name) {
+        return Some((field, vec![name]));
+    }
+    let (protocol, way) = match name.rsplit_once('-') {
+        Some((protocol, way)) => (protocol, way),
+        None => (name, ""),
+    };
+    let ways = match way {
+        "rx" => vec!["rx_csum"],
+        "tx" => vec!["tx_csum"],
+        "" => vec!["rx_csum", "tx_csum"],
+        _ => return None,
+    };
+    matches!(protocol, "ip4csum" | "tcp4csum" | "udp4csum").then_some((field, ways))
+}
+
+/// The bits of offloads by name, and the names.
+fn offload_set(names: &[Value]) -> (u32, String) {
+    let names: Vec<&str> = names.iter().filter_map(Value::as_str).collect();
+    let bits = smpnet_stack::OFFLOADS.iter().filter(|(_, n)| names.contains(n)).map(|(b, _)| b);
+    (bits.fold(0, |mask, b| mask | b), names.join(","))
 }
 
 /// An interface as NetBSD's ifconfig shows it.
@@ -201,6 +273,7 @@ pub(super) fn show(i: &Value, verbose: bool) -> String {
     flag(!ether && !loopback, 0x10, "POINTOPOINT");
     flag(i.flag("running"), 0x40, "RUNNING");
     flag(i.flag("promisc"), 0x100, "PROMISC");
+    flag(i.flag("allmulti"), 0x200, "ALLMULTI");
     flag(ether, 0x800, "SIMPLEX");
     flag(true, 0x8000, "MULTICAST");
     let mut out = String::new();
@@ -210,9 +283,18 @@ pub(super) fn show(i: &Value, verbose: bool) -> String {
     if !i.text("description").is_empty() {
         line(format!("\tdescription: \"{}\"", i.text("description")));
     }
-    if !i.list("offloads").is_empty() {
-        let names: Vec<&str> = i.list("offloads").iter().filter_map(Value::as_str).collect();
-        line(format!("\tcapabilities enabled: <{}>", names.join(",")));
+    if !i.list("capabilities").is_empty() {
+        let (can, names) = offload_set(i.list("capabilities"));
+        line(format!("\tcapabilities={can:x}<{names}>"));
+        let (on, names) = offload_set(i.list("offloads"));
+        line(format!("\tenabled={on:x}<{names}>"));
+    }
+    if let Some(rss) = i.get("rss").filter(|r| r.is_object()) {
+        let (table, queues) = (rss.number("table"), rss.number("queues"));
+        line(match rss.text("reason") {
+            "" => format!("\trss: symmetric key, {table} entries over {queues} queues"),
+            reason => format!("\trss: refused by the device: {reason}"),
+        });
     }
     if !i.text("mac").is_empty() && ether {
         line(format!("\taddress: {}", i.text("mac")));
@@ -242,6 +324,9 @@ pub(super) fn show(i: &Value, verbose: bool) -> String {
             n => format!(" {n} Mbit/s"),
         };
         line(format!("\tstatus: {status}{speed}"));
+    }
+    for m in i.list("multicast").iter().filter_map(Value::as_str) {
+        line(format!("\tmulticast: {m}"));
     }
     if !i.text("quarantine").is_empty() {
         line(format!("\tquarantined: {}", i.text("quarantine")));
@@ -314,6 +399,15 @@ mod tests {
             }))
         );
         assert_eq!(
+            change("lan0", "promisc allmulti link 2:0:0:0:0:7 active -tso4 ip4csum-tx multicast 01:00:5e:00:00:05")
+                .unwrap(),
+            Request::Change(json!({
+                "promisc": true, "allmulti": true, "mac": "02:00:00:00:00:07", "offloads_off": ["tso4"],
+                "offloads_on": ["tx_csum"], "add_multicast": ["01:00:5e:00:00:05"],
+            }))
+        );
+        assert_eq!(change("lan0", "-link -promisc").unwrap(), Request::Change(json!({"mac": "own", "promisc": false})));
+        assert_eq!(
             change("wan0", "create driver af_packet device=eth1 queues=2").unwrap(),
             Request::Create(json!({
                 "name": "wan0", "driver": "af_packet", "up": false, "addresses": [],
@@ -326,6 +420,11 @@ mod tests {
     #[test]
     fn wrong_words_are_named() {
         assert_eq!(change("lan0", "upp").unwrap_err(), "\"upp\" is not understood");
+        assert_eq!(change("lan0", "-tso5").unwrap_err(), "\"-tso5\" is not understood");
+        assert_eq!(
+            change("lan0", "link 01:00:5e:00:00:05").unwrap_err(),
+            "01:00:5e:00:00:05 is not the address of a station"
+        );
         assert_eq!(change("lan0", "mtu").unwrap_err(), "\"mtu\" needs a number of bytes");
         assert_eq!(
             change("lan0", "10.0.0.1").unwrap_err(),
@@ -340,10 +439,15 @@ mod tests {
             "name": "lan0", "attachment": "port", "driver": "null", "medium": "ether", "up": true, "running": true,
             "link": "up", "speed": 1000, "mtu": 1500, "mac": "02:00:00:00:00:01", "rx_queues": 1, "tx_queues": 2,
             "addresses": [{"address": "10.0.1.1/24", "broadcast": "10.0.1.255", "state": "preferred"}],
+            "promisc": true, "capabilities": ["rx_csum", "tx_csum"], "offloads": ["rx_csum"],
+            "rss": {"programmed": true, "table": 128, "queues": 4, "reason": null},
         });
         assert_eq!(
             show(&i, false),
-            "lan0: flags=0x8843<UP,BROADCAST,RUNNING,SIMPLEX,MULTICAST> mtu 1500\n\
+            "lan0: flags=0x8943<UP,BROADCAST,RUNNING,PROMISC,SIMPLEX,MULTICAST> mtu 1500\n\
+             \tcapabilities=3<rx_csum,tx_csum>\n\
+             \tenabled=1<rx_csum>\n\
+             \trss: symmetric key, 128 entries over 4 queues\n\
              \taddress: 02:00:00:00:00:01\n\
              \tdriver: null (1 receive, 2 transmit queues)\n\
              \tstatus: active 1000 Mbit/s\n\

@@ -11,6 +11,7 @@ mod ifconfig;
 mod netstat;
 mod plugin;
 mod route;
+mod sentences;
 mod sysctl;
 mod table;
 

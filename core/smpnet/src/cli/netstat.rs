@@ -2,7 +2,7 @@
 
 use super::{
     context::{Context, Failure, Output, Read},
-    route,
+    route, sentences,
     table::table,
 };
 use clap::Args;
@@ -15,6 +15,7 @@ Examples:
   smpnet netstat -i
   smpnet netstat -d           (why packets were dropped, and how many)
   smpnet netstat -s -p ip
+  smpnet netstat -s -s        (without what never happened)
   smpnet netstat -r --json")]
 pub struct NetstatArgs {
     /// Interfaces with their counters (also without an option)
@@ -23,9 +24,9 @@ pub struct NetstatArgs {
     /// The routing table
     #[arg(short = 'r', group = "what")]
     routes: bool,
-    /// Statistics of each protocol
-    #[arg(short = 's', group = "what")]
-    statistics: bool,
+    /// Statistics of each protocol; given twice, only what happened at all
+    #[arg(short = 's', group = "what", action = clap::ArgAction::Count)]
+    statistics: u8,
     /// Queues: lengths and drops
     #[arg(short = 'q', group = "what")]
     queues: bool,
@@ -56,9 +57,9 @@ pub fn run(cx: &Context, args: &NetstatArgs) -> Result<Output, Failure> {
     if args.routes {
         let all = cx.client.get("/v1/routes")?;
         Ok(Output::new(route::show(&all), all))
-    } else if args.statistics || args.protocol.is_some() {
+    } else if args.statistics > 0 || args.protocol.is_some() {
         let stats = cx.client.get("/v1/stats")?;
-        statistics(&stats["protocols"], args.protocol.as_deref())
+        statistics(&stats["protocols"], args.protocol.as_deref(), args.statistics > 1)
     } else if args.queues {
         let all = cx.client.get("/v1/queues")?;
         Ok(Output::new(queues(&all), all))
@@ -139,8 +140,8 @@ fn queues(all: &Value) -> String {
     table(&head, &rows)
 }
 
-/// `ip:` and then one line for each counter, as NetBSD does.
-fn statistics(protocols: &Value, wanted: Option<&str>) -> Result<Output, Failure> {
+/// `ip:` and then one line for each counter, as NetBSD does. As JSON all counters by their names.
+fn statistics(protocols: &Value, wanted: Option<&str>, nonzero: bool) -> Result<Output, Failure> {
     let empty = serde_json::Map::new();
     let all = protocols.as_object().unwrap_or(&empty);
     if let Some(p) = wanted.filter(|p| !all.contains_key(*p)) {
@@ -151,11 +152,9 @@ fn statistics(protocols: &Value, wanted: Option<&str>) -> Result<Output, Failure
     let mut text = String::new();
     let mut json = serde_json::Map::new();
     for (name, counters) in chosen {
-        text.push_str(&format!("{name}:\n"));
         if let Value::Object(o) = counters {
-            for (k, v) in o {
-                text.push_str(&format!("\t{v} {}\n", k.replace('_', " ")));
-            }
+            let numbers: Vec<(&str, u64)> = o.iter().filter_map(|(k, v)| Some((k.as_str(), v.as_u64()?))).collect();
+            text.push_str(&sentences::protocol(name, &numbers, nonzero));
         }
         json.insert(name.clone(), counters.clone());
     }

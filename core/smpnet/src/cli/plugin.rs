@@ -80,9 +80,14 @@ pub(super) fn list(all: &Value) -> String {
         .collect();
     let mut text = table(&["Name", "Version", "ABI", "Provides", "State", "SHA-256", "File"], &rows);
     for p in all.items().iter().filter(|p| !p.text("error").is_empty()) {
-        text.push_str(&format!("refused: {}\n", p.text("error")));
+        text.push_str(&format!("{}: {}\n", trouble(p), p.text("error")));
     }
     text
+}
+
+/// What a plugin's error is about: a file that was not loaded, or something that it made and that failed.
+fn trouble(plugin: &Value) -> &'static str {
+    if plugin.text("state").starts_with("quarantined") { "quarantined" } else { "refused" }
 }
 
 fn plain(v: &Value) -> String {
@@ -92,5 +97,22 @@ fn plain(v: &Value) -> String {
         Value::Array(a) => a.iter().map(plain).collect::<Vec<_>>().join(", "),
         Value::Object(o) if o.contains_key("what") => format!("{} {}", v.text("what"), v.text("name")),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_that_failed_is_told_from_one_that_was_refused() {
+        let all = json!([
+            {"name": "bad", "state": "refused", "error": "/p/libsmpnet_bad.so: not an ELF file"},
+            {"name": "null", "state": "quarantined", "error": "lan0: panicked in rx_burst"},
+            {"name": "vlan", "state": "loaded", "error": null},
+        ]);
+        let text = list(&all);
+        let lines: Vec<&str> = text.lines().skip(4).collect();
+        assert_eq!(lines, ["refused: /p/libsmpnet_bad.so: not an ELF file", "quarantined: lan0: panicked in rx_burst"]);
     }
 }

@@ -61,6 +61,8 @@ fn what_operators_type_is_understood() {
         "smpnet arp -s 10.0.0.1 02:00:00:00:00:01 pub",
         "smpnet arp -d -a",
         "smpnet netstat -s -p ip",
+        "smpnet netstat -s -s",
+        "smpnet netstat -ss",
         "smpnet sysctl -w net.inet.ip.ttl=3",
         "smpnet filter load f --drop udp --attach ether --direction both --priority -3 --on-fault drop",
         "smpnet filter load f --program f.ddd --action pass",

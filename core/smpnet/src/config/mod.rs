@@ -9,10 +9,12 @@ mod table;
 pub use check::{CompileFilter, FilterFault, World, check};
 pub use model::{
     Action, ArpEntry, AttachLayer, Backing, Config, ControlSection, DEFAULT_SOCKET, Filter, FilterDirection,
-    FilterSource, HugePages, Interface, Mac, NextHop, PluginSection, PoolSection, Prefix, Route, RouteTarget,
-    RuntimeSection,
+    FilterSource, HugePages, Interface, Mac, Multicast, NextHop, PluginSection, PoolSection, Prefix, Route,
+    RouteTarget, RuntimeSection,
 };
-pub use read::{ReadFile, filter_name, interface_address, interface_name, read, route_destination};
+pub use read::{
+    ReadFile, filter_name, interface_address, interface_name, offload_name, offload_set, read, route_destination,
+};
 pub use source::{At, Located, Problem, Report, Severity, did_you_mean, nearest};
 
 #[cfg(test)]

@@ -205,6 +205,32 @@ pub struct Interface {
     pub tx_queues: Option<u16>,
     /// Receive every station's frames.
     pub promisc: bool,
+    /// Ethernet address, when not the device's own.
+    pub mac: Option<Mac>,
+    /// Multicasts that the device is to receive.
+    pub multicast: Multicast,
+    /// Offloads to use, by name; `None` uses all that the device offers.
+    pub offloads: Option<Vec<String>>,
+}
+
+/// Multicasts that a port is to receive.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Multicast {
+    /// These addresses, in order and each once.
+    pub list: Vec<Mac>,
+    /// Every one.
+    pub all: bool,
+}
+
+impl fmt::Display for Multicast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words: Vec<String> = self.list.iter().map(Mac::to_string).collect();
+        if self.all {
+            words.push("all".into());
+        }
+        f.write_str(if words.is_empty() { "none" } else { "" })?;
+        f.write_str(&words.join(", "))
+    }
 }
 
 /// Where a route leads.
@@ -270,6 +296,26 @@ impl fmt::Display for Route {
 /// An Ethernet address in the configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// An address that a station can have.
+    pub fn station(s: &str) -> Result<Mac, String> {
+        let mac: Mac = s.parse()?;
+        if mac.0[0] & 1 != 0 || mac.0 == [0; 6] {
+            return Err(format!("{mac} is not the address of a station"));
+        }
+        Ok(mac)
+    }
+
+    /// An address of a group, other than everybody.
+    pub fn group(s: &str) -> Result<Mac, String> {
+        let mac: Mac = s.parse()?;
+        if mac.0[0] & 1 == 0 || mac.0 == [0xff; 6] {
+            return Err(format!("{mac} is not a multicast address (the first byte of one is odd)"));
+        }
+        Ok(mac)
+    }
+}
 
 impl FromStr for Mac {
     type Err = String;

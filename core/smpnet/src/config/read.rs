@@ -3,7 +3,7 @@
 
 use super::{
     model::*,
-    source::{Located, Problem, Report},
+    source::{Located, Problem, Report, did_you_mean},
     table::{Source, Table, to_json},
 };
 use std::{io, net::Ipv4Addr, path::Path};
@@ -147,6 +147,20 @@ impl<'s, 't> Reader<'s, 't> {
         let rx_queues = t.number("rx_queues", 1, 64).map(|n| n as u16);
         let tx_queues = t.number("tx_queues", 1, 64).map(|n| n as u16);
         let promisc = t.flag("promisc").unwrap_or(false);
+        let mac = t.parsed("mac", Mac::station).map(|m| m.value);
+        let mut list: Vec<Mac> = t
+            .texts("multicast")
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|m| t.convert(m, Mac::group).map(|m| m.value))
+            .collect();
+        list.sort_unstable();
+        list.dedup();
+        let multicast = Multicast { list, all: t.flag("allmulti").unwrap_or(false) };
+        let offloads = t.texts("offloads").map(|names| {
+            let names = names.into_iter().filter_map(|n| t.convert(n, offload_name).map(|n| n.value)).collect();
+            offload_set(names)
+        });
         let at = t.at();
         t.finish();
         let ((backing, backing_at), name) = (backing?, name?);
@@ -166,6 +180,9 @@ impl<'s, 't> Reader<'s, 't> {
             rx_queues,
             tx_queues,
             promisc,
+            mac,
+            multicast,
+            offloads,
         })
     }
 
@@ -365,6 +382,22 @@ pub fn interface_name(s: &str) -> Result<String, String> {
     ok.then(|| s.to_owned()).ok_or_else(|| {
         format!("\"{s}\" is not an interface name (a letter, then letters, digits, \"_\", \"-\", \".\"; at most 15)")
     })
+}
+
+/// The name of an offload.
+pub fn offload_name(s: &str) -> Result<String, String> {
+    let names = smpnet_stack::OFFLOADS.map(|(_, n)| n);
+    if names.contains(&s) {
+        return Ok(s.to_owned());
+    }
+    let hint = did_you_mean(s, &names).unwrap_or_else(|| format!("there are {}", names.join(", ")));
+    Err(format!("unknown offload \"{s}\" ({hint})"))
+}
+
+/// Names of offloads in the order of the bits, each once, so that equal sets are equal.
+pub fn offload_set(names: Vec<String>) -> Vec<String> {
+    let bits = smpnet_stack::OFFLOADS.iter();
+    bits.map(|(_, n)| (*n).to_owned()).filter(|n| names.contains(n)).collect()
 }
 
 /// The name of a filter.

@@ -27,7 +27,10 @@ pub fn interface_create(d: &Daemon, call: &Call) -> Answer {
 
 pub fn interface_change(d: &Daemon, call: &Call) -> Answer {
     let request: InterfaceChange = call.body()?;
-    changed(d.change(|config| request.ops(call.path("name"), config))?)
+    let name = call.path("name");
+    let now = d.router.stack.interfaces().into_iter().find(|i| i.name == name);
+    let in_force = now.map(|i| i.offloads).unwrap_or_default();
+    changed(d.change(|config| request.ops(name, config, &in_force))?)
 }
 
 pub fn interface_destroy(d: &Daemon, call: &Call) -> Answer {

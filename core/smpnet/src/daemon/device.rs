@@ -165,17 +165,6 @@ impl Device {
         list.iter().take(n as usize).map(|c| (name(c), c.value)).filter(|(n, _)| !n.is_empty()).collect()
     }
 
-    /// Promiscuous mode of a port.
-    pub fn set_promisc(&self, on: bool) -> Result<(), String> {
-        match self {
-            Device::Port(table, info) => call(ERROR_BYTES, |err| {
-                // SAFETY: the port is open, and the buffer lives through the call.
-                unsafe { (table.set_promisc)(info.port, u32::from(on), err) }
-            }),
-            _ => Err("only ports have a promiscuous mode".into()),
-        }
-    }
-
     /// True for a port that ends by itself, such as a capture file.
     pub fn is_finite(&self) -> bool {
         matches!(self, Device::Port(_, info) if info.flags & port_flags::FINITE != 0)

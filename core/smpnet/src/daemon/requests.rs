@@ -4,13 +4,14 @@ use crate::{
     api::ApiError,
     apply::Op,
     config::{
-        Action, ArpEntry, AttachLayer, Backing, Config, Filter, FilterDirection, FilterSource, Interface, NextHop,
-        Prefix, Route, RouteTarget, did_you_mean, filter_name, interface_address, interface_name, route_destination,
+        Action, ArpEntry, AttachLayer, Backing, Config, Filter, FilterDirection, FilterSource, Interface, Mac,
+        Multicast, NextHop, Prefix, Route, RouteTarget, did_you_mean, filter_name, interface_address, interface_name,
+        offload_name, offload_set, route_destination,
     },
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{collections::BTreeSet, net::Ipv4Addr, path::PathBuf};
 
 /// Makes an interface.
 #[derive(Debug, Deserialize)]
@@ -32,6 +33,12 @@ pub struct InterfaceRequest {
     tx_queues: Option<u16>,
     #[serde(default)]
     promisc: bool,
+    mac: Option<String>,
+    #[serde(default)]
+    multicast: Vec<String>,
+    #[serde(default)]
+    allmulti: bool,
+    offloads: Option<Vec<String>>,
 }
 
 fn yes() -> bool {
@@ -65,6 +72,9 @@ impl InterfaceRequest {
             rx_queues: self.rx_queues,
             tx_queues: self.tx_queues,
             promisc: self.promisc,
+            mac: self.mac.as_deref().map(own_or_mac).transpose()?.flatten(),
+            multicast: Multicast { list: groups(&self.multicast)?.into_iter().collect(), all: self.allmulti },
+            offloads: self.offloads.map(offloads).transpose()?,
         };
         let mut ops = vec![Op::CreateInterface(Box::new(interface))];
         ops.extend(addresses.into_iter().map(|a| Op::AddAddress(name.clone(), a)));
@@ -83,6 +93,17 @@ pub struct InterfaceChange {
     mtu: Option<u32>,
     description: Option<String>,
     promisc: Option<bool>,
+    mac: Option<String>,
+    allmulti: Option<bool>,
+    #[serde(default)]
+    add_multicast: Vec<String>,
+    #[serde(default)]
+    remove_multicast: Vec<String>,
+    offloads: Option<Vec<String>>,
+    #[serde(default)]
+    offloads_on: Vec<String>,
+    #[serde(default)]
+    offloads_off: Vec<String>,
     options: Option<Value>,
     #[serde(default)]
     add_addresses: Vec<String>,
@@ -91,8 +112,8 @@ pub struct InterfaceChange {
 }
 
 impl InterfaceChange {
-    /// The steps of the change.
-    pub fn ops(self, name: &str, config: &Config) -> Result<Vec<Op>, ApiError> {
+    /// The steps of the change; `in_force` are the offloads that the interface has now.
+    pub fn ops(self, name: &str, config: &Config, in_force: &[&str]) -> Result<Vec<Op>, ApiError> {
         let i = interface(name, config)?;
         let name = || i.name.clone();
         let mut ops = Vec::new();
@@ -118,6 +139,31 @@ impl InterfaceChange {
         }
         if let Some(on) = self.promisc.filter(|on| *on != i.promisc) {
             ops.push(Op::SetPromisc(name(), on));
+        }
+        if let Some(mac) = self.mac.as_deref().map(own_or_mac).transpose()?.filter(|m| *m != i.mac) {
+            ops.push(Op::SetMac(name(), i.mac, mac));
+        }
+        let mut list: BTreeSet<Mac> = i.multicast.list.iter().copied().collect();
+        list.extend(groups(&self.add_multicast)?);
+        for gone in groups(&self.remove_multicast)? {
+            if !list.remove(&gone) {
+                return Err(ApiError::not_found(format!("{gone} is not in the multicast list of {}", i.name)));
+            }
+        }
+        let multicast = Multicast { list: list.into_iter().collect(), all: self.allmulti.unwrap_or(i.multicast.all) };
+        if multicast != i.multicast {
+            ops.push(Op::SetMulticast(name(), i.multicast.clone(), multicast));
+        }
+        let mut used = self.offloads.map(offloads).transpose()?;
+        if !self.offloads_on.is_empty() || !self.offloads_off.is_empty() {
+            let mut names = used.unwrap_or_else(|| in_force.iter().map(|n| (*n).to_owned()).collect());
+            let off = offloads(self.offloads_off)?;
+            names.extend(offloads(self.offloads_on)?);
+            names.retain(|n| !off.contains(n));
+            used = Some(offload_set(names));
+        }
+        if used.is_some() && used != i.offloads {
+            ops.push(Op::SetOffloads(name(), i.offloads.clone(), used));
         }
         for a in prefixes(&self.add_addresses)? {
             ops.push(Op::AddAddress(name(), a));
@@ -168,6 +214,22 @@ pub fn interface<'c>(name: &str, config: &'c Config) -> Result<&'c Interface, Ap
 
 fn prefixes(list: &[String]) -> Result<Vec<Prefix>, ApiError> {
     list.iter().map(|a| interface_address(a).map_err(ApiError::bad)).collect()
+}
+
+/// An Ethernet address, or `own` for the device's.
+fn own_or_mac(s: &str) -> Result<Option<Mac>, ApiError> {
+    if s == "own" { Ok(None) } else { Mac::station(s).map(Some).map_err(ApiError::bad) }
+}
+
+fn groups(list: &[String]) -> Result<BTreeSet<Mac>, ApiError> {
+    list.iter().map(|m| Mac::group(m).map_err(ApiError::bad)).collect()
+}
+
+fn offloads(names: Vec<String>) -> Result<Vec<String>, ApiError> {
+    for n in &names {
+        offload_name(n).map_err(ApiError::bad)?;
+    }
+    Ok(offload_set(names))
 }
 
 /// One or several.

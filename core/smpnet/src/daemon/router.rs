@@ -5,8 +5,8 @@ use crate::{
     api::Bus,
     apply::{Executor, Op},
     config::{
-        Action, ArpEntry, AttachLayer, Backing, Filter, FilterDirection, FilterSource, Interface, Prefix, Route,
-        RouteTarget, did_you_mean,
+        Action, ArpEntry, AttachLayer, Backing, Filter, FilterDirection, FilterSource, Interface, Mac, Multicast,
+        Prefix, Route, RouteTarget, did_you_mean,
     },
     plugins::Plugins,
 };
@@ -69,10 +69,10 @@ impl Router {
     pub fn device_report(&self, name: &str) -> Value {
         let attached = self.attached();
         let Some(a) = attached.get(name) else { return json!({}) };
-        let counters: serde_json::Map<String, Value> =
-            a.device.counters().into_iter().map(|(n, v)| (n, v.into())).collect();
-        let stats = a.device.port_stats();
-        json!({"status": a.device.status(), "driver_stats": stats, "driver_counters": counters, "options": a.options})
+        let (counters, stats, status) =
+            self.stack.with_ports(|| (a.device.counters(), a.device.port_stats(), a.device.status()));
+        let counters: serde_json::Map<String, Value> = counters.into_iter().map(|(n, v)| (n, v.into())).collect();
+        json!({"status": status, "driver_stats": stats, "driver_counters": counters, "options": a.options})
     }
 
     /// Names of the ports that end by themselves.
@@ -163,7 +163,22 @@ impl Router {
         if let (Device::Port(..), Some(mtu)) = (device, i.mtu) {
             self.stack.set_mtu(index, mtu).map_err(text)?;
         }
-        if i.promisc { device.set_promisc(true) } else { Ok(()) }
+        // The address first: nothing has been sent from another one yet.
+        if i.mac.is_some() {
+            self.stack.set_mac(index, i.mac.map(abi_mac)).map_err(text)?;
+        }
+        if let Some(names) = &i.offloads {
+            self.stack.set_offloads(index, Some(offload_mask(names))).map_err(text)?;
+        }
+        if i.multicast != Multicast::default() {
+            self.set_multicast(index, &i.multicast)?;
+        }
+        if i.promisc { self.stack.set_promisc(index, true).map_err(text) } else { Ok(()) }
+    }
+
+    fn set_multicast(&self, index: IfIndex, m: &Multicast) -> Result<(), String> {
+        let list: Vec<MacAddr> = m.list.iter().copied().map(abi_mac).collect();
+        self.stack.set_multicast(index, &list, m.all).map_err(text)
     }
 
     fn destroy(&self, i: &Interface) -> Result<Value, String> {
@@ -204,13 +219,6 @@ impl Router {
         let own = self.attached().get(name).map(|a| a.mtu);
         let mtu = mtu.or(own).ok_or("this interface has no MTU of its own")?;
         self.stack.set_mtu(index, mtu).map_err(text)?;
-        Ok(Value::Null)
-    }
-
-    fn set_promisc(&self, name: &str, on: bool) -> Result<Value, String> {
-        let attached = self.attached();
-        let a = attached.get(name).ok_or_else(|| format!("no interface \"{name}\""))?;
-        a.device.set_promisc(on)?;
         Ok(Value::Null)
     }
 
@@ -287,7 +295,10 @@ impl Executor for &Router {
             Op::SetUp(i, up) => done(self.stack.set_up(self.index(i)?, *up)),
             Op::SetMtu(i, _, mtu) => self.set_mtu(i, *mtu),
             Op::SetDescription(i, _, to) => done(self.stack.set_description(self.index(i)?, to)),
-            Op::SetPromisc(i, on) => self.set_promisc(i, *on),
+            Op::SetPromisc(i, on) => done(self.stack.set_promisc(self.index(i)?, *on)),
+            Op::SetMac(i, _, mac) => done(self.stack.set_mac(self.index(i)?, mac.map(abi_mac))),
+            Op::SetMulticast(i, _, to) => self.set_multicast(self.index(i)?, to).map(|()| Value::Null),
+            Op::SetOffloads(i, _, to) => done(self.stack.set_offloads(self.index(i)?, to.as_deref().map(offload_mask))),
             Op::AddAddress(i, a) => done(self.stack.addr_add(self.index(i)?, net(*a)?, AddrOptions::default())),
             Op::RemoveAddress(i, a) => done(self.stack.addr_del(self.index(i)?, net(*a)?)),
             Op::AddRoute(r) => done(self.stack.route_add(&self.route(r)?)),
@@ -328,6 +339,16 @@ impl Router {
         };
         Ok(RouteSpec { dst: net(r.to)?, kind })
     }
+}
+
+fn abi_mac(m: Mac) -> MacAddr {
+    MacAddr { bytes: m.0 }
+}
+
+/// The bits of offloads; the names were checked when they were read.
+fn offload_mask(names: &[String]) -> u32 {
+    let bits = smpnet_stack::OFFLOADS.iter().filter(|(_, n)| names.iter().any(|m| m == n));
+    bits.fold(0, |mask, (bit, _)| mask | bit)
 }
 
 /// The stack's word for a prefix.

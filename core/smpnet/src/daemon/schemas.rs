@@ -30,6 +30,11 @@ fn nullable(kind: &str) -> Value {
     json!({"type": [kind, "null"]})
 }
 
+/// The name of an offload.
+fn offloads() -> Value {
+    words(&smpnet_stack::OFFLOADS.map(|(_, n)| n))
+}
+
 /// An answer: more fields may come.
 fn answer(text: &str, fields: Value) -> Value {
     json!({"type": "object", "description": text, "properties": fields})
@@ -93,7 +98,9 @@ fn interfaces() -> Value {
             "driver": string(), "medium": words(&["ether", "raw_ip"]), "up": boolean(),
             "link": words(&["up", "down", "unknown"]), "speed": integer(), "running": boolean(),
             "quarantine": nullable("string"), "mtu": integer(), "mac": string(), "description": string(),
-            "offloads": list(string()), "parent": nullable("string"), "rx_queues": integer(), "tx_queues": integer(),
+            "promisc": boolean(), "allmulti": boolean(), "multicast": list(string()),
+            "capabilities": list(string()), "offloads": list(string()),
+            "rss": {"anyOf": [named("Rss"), {"type": "null"}]}, "parent": nullable("string"), "rx_queues": integer(), "tx_queues": integer(),
             "addresses": list(answer("An address.", json!({
                 "address": string(), "broadcast": nullable("string"),
                 "state": words(&["tentative", "preferred", "duplicated"]),
@@ -104,13 +111,20 @@ fn interfaces() -> Value {
             "driver_counters": {"type": "object", "additionalProperties": integer()},
             "options": {"type": "object"},
         })),
+        "Rss": answer("How the device itself spreads what it receives over its queues.", json!({
+            "programmed": boolean(), "table": integer(), "queues": integer(), "reason": nullable("string"),
+        })),
         "InterfaceRequest": request("An interface to be made: a driver's port or of a kind.", &["name"], json!({
             "name": string(), "driver": string(), "kind": string(), "options": {"type": "object"},
             "addresses": list(string()), "mtu": integer(), "up": boolean(), "description": string(),
-            "rx_queues": integer(), "tx_queues": integer(), "promisc": boolean(),
+            "rx_queues": integer(), "tx_queues": integer(), "promisc": boolean(), "mac": string(),
+            "multicast": list(string()), "allmulti": boolean(), "offloads": list(offloads()),
         })),
         "InterfaceChange": request("What is to be different.", &[], json!({
             "up": boolean(), "mtu": integer(), "description": string(), "promisc": boolean(),
+            "mac": {"type": "string", "description": "an address, or `own` for the device's"},
+            "allmulti": boolean(), "add_multicast": list(string()), "remove_multicast": list(string()),
+            "offloads": list(offloads()), "offloads_on": list(offloads()), "offloads_off": list(offloads()),
             "options": {"type": "object"}, "add_addresses": list(string()), "remove_addresses": list(string()),
         })),
     })

@@ -206,6 +206,9 @@ fn loopback(up: bool) -> Interface {
         rx_queues: None,
         tx_queues: None,
         promisc: false,
+        mac: None,
+        multicast: Default::default(),
+        offloads: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::hash::FlowKey;
 use crate::inet::arp::{Meaning, meaning};
 use crate::inet::decide::{ErrorKind, Fit, IpInfo, Way, fit, validate, way};
-use crate::net::ether::{Address, address, max_frame};
+use crate::net::ether::{Address, address, max_frame, takes_tag};
 use crate::net::ifnet::{Attach, Ifnet, Medium};
 use crate::route::{NextHop, NextHopKind};
 use crate::stack::Stack;
@@ -99,6 +99,7 @@ impl Walk<'_> {
         };
         let whose = address(&e.dst.bytes, &ifp.mac.bytes);
         let flags = match whose {
+            Address::Other if ifp.promisc => 0,
             Address::Other => {
                 self.dropped("ether", DropReason::NotForUs, None);
                 return;
@@ -118,6 +119,11 @@ impl Walk<'_> {
         }
         let mut ether_type = e.ether_type;
         let mut body = &frame[HEADER_LEN..];
+        let tag = if ether_type == TYPE_VLAN && body.len() >= VLAN_TAG_LEN { be16(body, 0) } else { 0 };
+        if whose == Address::Other && !takes_tag(ifp, tag) {
+            self.dropped("ether", DropReason::NotForUs, None);
+            return;
+        }
         if ether_type == TYPE_VLAN {
             if body.len() < VLAN_TAG_LEN {
                 self.dropped("vlan", DropReason::Runt, None);

@@ -10,7 +10,7 @@ use smpnet_abi::{
     DriverTable, ErrBuf, IfKindInfo, IfKindTable, LinkState, MacAddr, PortInfo, UNSUPPORTED, if_type, port_flags,
 };
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
 /// Least MTU of an interface (RFC 791: every link carries 68 bytes).
@@ -48,6 +48,7 @@ impl Stack {
             mac: MacAddr::default(),
             mtu: 1500,
             offloads: 0,
+            promisc: false,
             up: false,
             link: 2,
             speed: 0,
@@ -90,8 +91,13 @@ impl Stack {
             mtu_max: info.mtu_max,
             first_worker: control.next_worker % self.workers(),
             rps: AtomicU8::new(0),
+            missed: AtomicU64::new(0),
         });
         control.next_worker += usize::from(info.rx_queues);
+        let rss = self.program_rss(&old.name, &port, &info);
+        if let Some(ic) = control.ifs.get_mut(&index) {
+            ic.port.opened(info.mac, info.offloads, rss);
+        }
         let mut new = Ifnet {
             medium: if raw { Medium::RawIp } else { Medium::Ether },
             attach: Attach::Port(port.clone()),
@@ -123,7 +129,11 @@ impl Stack {
         let old = self.reserved(index)?;
         let new = self.kind_snapshot(&old, table, &info)?;
         let new = self.follow_parent(&mut control, new);
+        if let Some(ic) = control.ifs.get_mut(&index) {
+            ic.port.opened(new.mac, info.offloads, None);
+        }
         self.put(new);
+        self.hold_parent(&mut control, index);
         Ok(())
     }
 
@@ -138,8 +148,17 @@ impl Stack {
             return Err(StackError::Attachment(old.name.to_string(), "is of no interface kind"));
         };
         let new = self.kind_snapshot(&old, kind.table, &info)?;
-        let new = self.follow_parent(&mut control, new);
+        let mut new = self.follow_parent(&mut control, new);
+        if let Some(ic) = control.ifs.get_mut(&index) {
+            ic.port.own_mac = new.mac;
+            ic.port.offered = info.offloads;
+            // An address that the operator gave stays.
+            if ic.port.mac_given {
+                new.mac = old.mac;
+            }
+        }
         self.put(new);
+        self.hold_parent(&mut control, index);
         self.bump();
         Ok(())
     }
@@ -188,6 +207,7 @@ impl Stack {
             return Err(StackError::Attachment(old.name.to_string(), "is always there"));
         }
         self.put(Ifnet { running: false, up: false, ..(*old).clone() });
+        self.let_parent_go(&mut control, index);
         self.addresses_removed(&mut control, &old);
         self.routes_without(&mut control, index);
         self.bump();

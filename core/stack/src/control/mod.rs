@@ -7,6 +7,7 @@ mod explain;
 mod hooks;
 mod interfaces;
 mod neighbours;
+mod ports;
 mod routes;
 mod services;
 mod stats;
@@ -17,6 +18,7 @@ mod tick;
 pub use events::StackEvent;
 pub use explain::{FilterOpinion, encap_key};
 pub use neighbours::ArpSpec;
+pub use ports::OFFLOADS;
 pub use stats::{FlowStatus, ProtocolStats};
 
 use crate::neigh::dad::Dad;
@@ -50,6 +52,7 @@ pub(crate) struct IfControl {
     pub quarantine: Option<String>,
     pub pollers: Vec<PollerId>,
     pub full_duplex: bool,
+    pub port: ports::PortControl,
 }
 
 /// A hook that was attached.

@@ -1,11 +1,11 @@
 //! Counters, summed up.
 
 use crate::net::counters::{Account, ArpStat, FlowStat, IcmpStat, IfCounter, IpStat, REASONS, base};
-use crate::net::ifnet::Ifnet;
+use crate::net::ifnet::{Attach, Ifnet};
 use crate::stack::Stack;
 use crate::types::{Accounting, DropCount, IfCounters};
 use serde::Serialize;
-use smpnet_abi::DropReason;
+use smpnet_abi::{DropReason, OK, PortStats};
 use std::sync::atomic::Ordering;
 
 /// Counters of the protocols by NetBSD's names, in their order, for `netstat -s`.
@@ -65,10 +65,14 @@ impl Stack {
         }
     }
 
-    /// Every drop that happened, by interface and reason; what belongs to no interface (or to one that is gone) has an
+    /// Every drop that happened, what ports lost before the stack saw it (`RxMissed`) included, by interface and reason; what belongs to no interface (or to one that is gone) has an
     /// empty name. `Consumed` is not a loss but counted in the same way.
     pub fn drops(&self) -> Vec<DropCount> {
-        let mut all: Vec<DropCount> = self.ifs.all().iter().flat_map(|i| if_drops(i)).collect();
+        let mut all: Vec<DropCount> = {
+            // Drivers are asked, one control thread at a time.
+            let _control = self.lock();
+            self.ifs.all().iter().flat_map(|i| if_drops(i)).collect()
+        };
         for reason in DropReason::ALL {
             let packets = self.counters.sum(base::DROPS + *reason as usize);
             if packets > 0 {
@@ -106,18 +110,39 @@ impl Stack {
                 self.counters.add_control(base::DROPS + i, n);
             }
         }
+        let missed = rx_missed(ifp);
+        if missed > 0 {
+            self.counters.add_control(base::DROPS + DropReason::RxMissed as usize, missed);
+        }
     }
 }
 
-/// The drops of an interface.
+/// The drops of an interface. Caller holds the control lock.
 pub(super) fn if_drops(ifp: &Ifnet) -> Vec<DropCount> {
+    let missed = rx_missed(ifp);
     DropReason::ALL
         .iter()
         .filter_map(|reason| {
-            let packets = ifp.shared.counters.sum(IfCounter::N + *reason as usize);
+            let lost_before = if *reason == DropReason::RxMissed { missed } else { 0 };
+            let packets = ifp.shared.counters.sum(IfCounter::N + *reason as usize) + lost_before;
             (packets > 0).then(|| DropCount { interface: ifp.name.to_string(), reason: *reason, packets })
         })
         .collect()
+}
+
+/// What a port lost before the stack saw it, since it was opened. No part of the conservation law: these packets were never
+/// received. Caller holds the control lock.
+pub(super) fn rx_missed(ifp: &Ifnet) -> u64 {
+    let Attach::Port(port) = &ifp.attach else { return 0 };
+    if !ifp.faulted() {
+        let mut s = PortStats::default();
+        // SAFETY: control thread, one at a time (the lock); a port is closed only after its interface has left the table,
+        // under the same lock; `s` is valid to write to.
+        if unsafe { (port.table.stats)(port.handle.0, &mut s) } == OK {
+            port.missed.fetch_max(s.rx_missed, Ordering::Relaxed);
+        }
+    }
+    port.missed.load(Ordering::Relaxed)
 }
 
 /// The counters of an interface.

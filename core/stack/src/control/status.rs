@@ -1,25 +1,13 @@
 //! Interfaces as told.
 
+use super::ports::offload_names;
 use super::stats::{if_counters, if_drops};
 use crate::net::ifnet::{Attach, Medium};
 use crate::net::poller::port_of;
 use crate::stack::Stack;
 use crate::types::{AddrStatus, IfStatus, mac_text};
-use smpnet_abi::{Text, offload};
+use smpnet_abi::Text;
 use std::net::Ipv4Addr;
-
-const OFFLOADS: [(u32, &str); 10] = [
-    (offload::RX_CSUM, "rx_csum"),
-    (offload::TX_CSUM, "tx_csum"),
-    (offload::TSO4, "tso4"),
-    (offload::TSO6, "tso6"),
-    (offload::USO, "uso"),
-    (offload::LRO, "lro"),
-    (offload::RX_VLAN, "rx_vlan"),
-    (offload::TX_VLAN, "tx_vlan"),
-    (offload::SCATTER, "scatter"),
-    (offload::RSS, "rss"),
-];
 
 impl Stack {
     /// Every interface in the order of the indices.
@@ -59,7 +47,12 @@ impl Stack {
                     mtu: i.mtu,
                     mac: if ether { mac_text(i.mac) } else { String::new() },
                     description: ic.map(|c| c.description.clone()).unwrap_or_default(),
-                    offloads: OFFLOADS.iter().filter(|(bit, _)| i.offloads & bit != 0).map(|(_, n)| *n).collect(),
+                    promisc: i.promisc,
+                    allmulti: ic.is_some_and(|c| c.port.allmulti),
+                    multicast: ic.map(|c| c.port.multicast.iter().map(|m| mac_text(*m)).collect()).unwrap_or_default(),
+                    capabilities: ic.map(|c| offload_names(c.port.offered)).unwrap_or_default(),
+                    offloads: offload_names(i.offloads),
+                    rss: ic.and_then(|c| c.port.rss.clone()),
                     parent: (i.parent != 0).then(|| self.if_name(i.parent)),
                     rx_queues: port.map_or(0, |p| p.rx_queues),
                     tx_queues: port.map_or(0, |p| p.tx_queues),

@@ -1,5 +1,6 @@
 //! Nodes of the sysctl tree, by NetBSD's names where it has one.
 
+use super::stats::rx_missed;
 use crate::neigh::machine::Timings;
 use crate::net::counters::{Account, ArpStat, FlowStat, IcmpStat, IfCounter, IpStat, base};
 use crate::net::ifnet::Attach;
@@ -126,6 +127,13 @@ impl Stack {
                 s.ifs.get_control(index.get()).map_or(0, |ifp| ifp.shared.counters.sum(i))
             });
         }
+        self.reading(&format!("{prefix}.rx_missed"), "packets that the port lost before smpnet saw them", move |s| {
+            let _control = s.lock();
+            s.ifs.get_control(index.get()).map_or(0, |ifp| rx_missed(&ifp))
+        });
+        self.reading(&format!("{prefix}.promisc"), "1 while frames of other stations are looked at", move |s| {
+            s.ifs.get_control(index.get()).map_or(0, |ifp| ifp.promisc.into())
+        });
         let (reader, writer) = (self.me.clone(), self.me.clone());
         let node = Node::writable(
             move || {

@@ -95,6 +95,8 @@ impl<'a> Path<'a> {
             };
             match address(&dst[..6], &ifp.mac.bytes) {
                 Address::Ours => {}
+                // Whoever asked for promiscuous mode sees it at the hooks; the demultiplexer drops it.
+                Address::Other if ifp.promisc => {}
                 Address::Other => {
                     self.drop_on(ifp, DropReason::NotForUs, c);
                     continue;
@@ -130,6 +132,10 @@ impl<'a> Path<'a> {
                 continue;
             };
             let ether_type = be16(header, 12);
+            if ifp.promisc && address(&header[..6], &ifp.mac.bytes) == Address::Other {
+                self.others_frame(ifp, c, ether_type);
+                continue;
+            }
             if ether_type == TYPE_IPV4 && p.hdr().flags & pkt_flags::VLAN == 0 && ifp.ether_types.is_empty() {
                 strip(&mut p, TYPE_IPV4);
                 ip.push(c);
@@ -140,6 +146,25 @@ impl<'a> Path<'a> {
             }
         }
         self.ip_input(ifp, &ip);
+    }
+
+    /// A frame to another station, seen because the port is promiscuous. The interface of its 802.1Q id may have an address
+    /// of its own, or want to see it too.
+    #[inline(never)]
+    fn others_frame(&mut self, ifp: &'a Ifnet, c: Cell, ether_type: u16) {
+        let p = self.packet(c);
+        let tci = if p.hdr().flags & pkt_flags::VLAN != 0 {
+            p.hdr().vlan_tci
+        } else if ether_type == TYPE_VLAN && p.data().len() >= HEADER_LEN + VLAN_TAG_LEN {
+            be16(p.data(), HEADER_LEN)
+        } else {
+            0
+        };
+        if takes_tag(ifp, tci) {
+            self.ether_other(ifp, c, ether_type);
+        } else {
+            self.drop_on(ifp, DropReason::NotForUs, c);
+        }
     }
 
     /// Frames that are not plainly IPv4. True when it turns out to be IPv4 after all, stripped of its header.
@@ -221,6 +246,12 @@ impl<'a> Path<'a> {
             self.s.fault_seen(to, "its input function failed");
         }
     }
+}
+
+/// Whether an interface stands on this one for frames with that tag.
+pub(crate) fn takes_tag(ifp: &Ifnet, tci: u16) -> bool {
+    let vid = usize::from(tci & 0xfff);
+    vid != 0 && ifp.vlans.as_ref().is_some_and(|v| v[vid] != 0)
 }
 
 /// Takes the Ethernet header off.

@@ -11,7 +11,7 @@ use smpnet_abi::{DriverTable, DropReason, IfKindTable, MacAddr};
 use smpnet_runtime::{Counters, Cpu, Domain, PfilHead, Published, Section};
 use std::ffi::c_void;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 /// What the packets of an interface begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub(crate) struct Port {
     pub first_worker: usize,
     /// Spread received flows over the workers by their Toeplitz hash.
     pub rps: AtomicU8,
+    /// What the driver last said that it lost on reception: kept for when it must not be asked any more.
+    pub missed: AtomicU64,
 }
 
 /// An interface of a kind: its table and handle.
@@ -78,6 +80,8 @@ pub(crate) struct Ifnet {
     pub mtu: u32,
     /// Bits of `smpnet_abi::offload` in force.
     pub offloads: u32,
+    /// Frames of other stations are looked at (and then dropped, unless they belong to a tag's interface).
+    pub promisc: bool,
     /// Configured up.
     pub up: bool,
     /// Link state as in `LinkState`: 0 down, 1 up, 2 unknown.

@@ -8,5 +8,6 @@ mod forward;
 mod fragments;
 mod frames;
 mod local;
+mod ports;
 mod rig;
 mod tunnels;

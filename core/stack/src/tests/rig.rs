@@ -2,7 +2,7 @@
 
 use super::frames::{arp_reply, mac};
 use crate::stack::Stack;
-use crate::types::{AddrOptions, IfIndex, Ipv4Net, RouteSpec};
+use crate::types::{AddrOptions, IfIndex, Ipv4Net, RouteSpec, mac_text};
 use smpnet_abi::{
     Cell, DriverTable, DropReason, ErrBuf, HostServices, LinkState, MacAddr, NamedCounter, PortConfig, PortInfo,
     PortStats, Text, UNSUPPORTED, pkt_flags,
@@ -10,6 +10,7 @@ use smpnet_abi::{
 use smpnet_runtime::{Cpu, HugePages, ManualWorker, PoolConfig, Runtime, RuntimeConfig, now_ns};
 use std::collections::VecDeque;
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 /// A frame on a wire, with the flags that the device gives it.
@@ -33,6 +34,29 @@ pub struct MemPort {
     /// What rx_burst returns instead of packets, once.
     pub misbehave: Mutex<Option<(u32, Vec<Cell>)>>,
     pub calls: Mutex<u64>,
+    /// What control functions were called with, in order.
+    pub told: Mutex<Vec<String>>,
+    /// The control function that refuses.
+    pub refuses: Mutex<Option<&'static str>>,
+    /// What the port says that it lost.
+    pub missed: AtomicU64,
+}
+
+impl MemPort {
+    fn tell(&self, function: &'static str, what: String, err: *mut ErrBuf) -> i32 {
+        if *self.refuses.lock().unwrap() == Some(function) {
+            // SAFETY: the caller's buffer lives through the call.
+            unsafe { (*err).put("it does not want to") };
+            return smpnet_abi::FAILED;
+        }
+        self.told.lock().unwrap().push(format!("{function} {what}"));
+        0
+    }
+
+    /// What control functions were called with since the last look.
+    pub fn told(&self) -> Vec<String> {
+        std::mem::take(&mut *self.told.lock().unwrap())
+    }
 }
 
 unsafe fn port<'a>(p: *mut c_void) -> &'a MemPort {
@@ -137,20 +161,51 @@ unsafe extern "C" fn link_state(_: *mut c_void, out: *mut LinkState) -> i32 {
     unsafe { *out = LinkState { state: 1, full_duplex: 1, speed: 1000, _pad: 0 } };
     0
 }
-unsafe extern "C" fn stats(_: *mut c_void, _: *mut PortStats) -> i32 {
+unsafe extern "C" fn stats(p: *mut c_void, out: *mut PortStats) -> i32 {
+    // SAFETY: see `port`; `out` is valid to write to.
+    unsafe { *out = PortStats { rx_missed: port(p).missed.load(Relaxed), ..PortStats::default() } };
     0
 }
 unsafe extern "C" fn counters(_: *mut c_void, _: *mut NamedCounter, _: u32) -> u32 {
     0
 }
-unsafe extern "C" fn multicast(_: *mut c_void, _: *const MacAddr, _: u32, _: u32, _: *mut ErrBuf) -> i32 {
-    UNSUPPORTED
+unsafe extern "C" fn promisc(p: *mut c_void, on: u32, err: *mut ErrBuf) -> i32 {
+    // SAFETY: see `port`.
+    unsafe { port(p) }.tell("promisc", on.to_string(), err)
 }
-unsafe extern "C" fn set_mac(_: *mut c_void, _: *const MacAddr, _: *mut ErrBuf) -> i32 {
-    UNSUPPORTED
+unsafe extern "C" fn offloads(p: *mut c_void, mask: u32, err: *mut ErrBuf) -> i32 {
+    // SAFETY: see `port`.
+    unsafe { port(p) }.tell("offloads", format!("{mask:#x}"), err)
 }
-unsafe extern "C" fn rss(_: *mut c_void, _: *const u8, _: u32, _: *const u16, _: u32, _: *mut ErrBuf) -> i32 {
-    UNSUPPORTED
+unsafe extern "C" fn multicast(p: *mut c_void, list: *const MacAddr, n: u32, all: u32, err: *mut ErrBuf) -> i32 {
+    let list = if n == 0 {
+        &[]
+    } else {
+        // SAFETY: the caller's list has `n` addresses.
+        unsafe { std::slice::from_raw_parts(list, n as usize) }
+    };
+    let list: Vec<String> = list.iter().map(|m| mac_text(*m)).collect();
+    // SAFETY: see `port`.
+    unsafe { port(p) }.tell("multicast", format!("[{}] {all}", list.join(" ")), err)
+}
+unsafe extern "C" fn set_mac(p: *mut c_void, mac: *const MacAddr, err: *mut ErrBuf) -> i32 {
+    // SAFETY: see `port`; the address is valid.
+    unsafe { port(p).tell("mac", mac_text(*mac), err) }
+}
+unsafe extern "C" fn rss(
+    p: *mut c_void,
+    key: *const u8,
+    key_len: u32,
+    table: *const u16,
+    table_len: u32,
+    err: *mut ErrBuf,
+) -> i32 {
+    // SAFETY: the caller's key and table have these lengths.
+    let (key, table) = unsafe {
+        (std::slice::from_raw_parts(key, key_len as usize), std::slice::from_raw_parts(table, table_len as usize))
+    };
+    // SAFETY: see `port`.
+    unsafe { port(p) }.tell("rss", format!("{key:x?} {table:?}"), err)
 }
 unsafe extern "C" fn status(_: *mut c_void, _: *mut ErrBuf) -> i32 {
     UNSUPPORTED
@@ -172,11 +227,11 @@ pub static TABLE: DriverTable = DriverTable {
     link_state,
     stats,
     counters,
-    set_promisc: set_u32,
+    set_promisc: promisc,
     set_multicast: multicast,
     set_mac,
     set_mtu: set_u32,
-    set_offloads: set_u32,
+    set_offloads: offloads,
     set_rss: rss,
     status,
 };
@@ -217,8 +272,15 @@ impl Rig {
     }
 
     pub fn port_with(&mut self, name: &str, address: &str, offloads: u32, rx: u16, tx: u16) -> IfIndex {
+        self.port_of(name, address, MemPort::default(), offloads, rx, tx)
+    }
+
+    /// As [`Rig::port_with`], with a port that was made ready to refuse something. With `offload::RSS` it has a table of 8
+    /// entries.
+    pub fn port_of(&mut self, name: &str, address: &str, port: MemPort, offloads: u32, rx: u16, tx: u16) -> IfIndex {
         let index = self.stack.if_reserve(name).unwrap();
-        let port: &'static MemPort = Box::leak(Box::new(MemPort { rt: Some(self.rt.clone()), ..MemPort::default() }));
+        let port: &'static MemPort = Box::leak(Box::new(MemPort { rt: Some(self.rt.clone()), ..port }));
+        let has_rss = offloads & smpnet_abi::offload::RSS != 0;
         let mac = MacAddr { bytes: [2, 0, 0, 0, 1, index.get() as u8] };
         let info = PortInfo {
             size: size_of::<PortInfo>() as u32,
@@ -230,8 +292,8 @@ impl Rig {
             mtu_max: 9000,
             offloads,
             mac,
-            rss_table: 0,
-            rss_key: 0,
+            rss_table: if has_rss { 8 } else { 0 },
+            rss_key: if has_rss { 40 } else { 0 },
             _pad: [0; 3],
         };
         self.stack.attach_port(index, &TABLE, info).unwrap();
@@ -308,6 +370,18 @@ impl Rig {
             self.stack.tick(self.now);
             quiet = if work == 0 { quiet + 1 } else { 0 };
         }
+    }
+
+    /// Takes an interface out, with the workers going on meanwhile.
+    pub fn detach(&mut self, index: IfIndex) {
+        let stack = self.stack.clone();
+        std::thread::scope(|s| {
+            let detaching = s.spawn(move || stack.detach(index));
+            while !detaching.is_finished() {
+                self.workers.iter_mut().for_each(|w| _ = w.round());
+            }
+            detaching.join().unwrap().unwrap();
+        });
     }
 
     /// Lets time pass.

@@ -122,9 +122,18 @@ static GIF: IfKindTable = IfKindTable {
     status,
 };
 
-static VLAN: IfKindTable = IfKindTable { name: Text::new("vlan"), output: vlan_output, input: vlan_input, ..GIF };
+pub(super) static VLAN: IfKindTable =
+    IfKindTable { name: Text::new("vlan"), output: vlan_output, input: vlan_input, ..GIF };
 
-fn kind(r: &Rig, name: &str, table: &'static IfKindTable, local: &str, remote: &str, parent: u32, vid: u16) -> IfIndex {
+pub(super) fn kind(
+    r: &Rig,
+    name: &str,
+    table: &'static IfKindTable,
+    local: &str,
+    remote: &str,
+    parent: u32,
+    vid: u16,
+) -> IfIndex {
     let index = r.stack.if_reserve(name).unwrap();
     let t: &'static Tunnel = Box::leak(Box::new(Tunnel {
         stack: Arc::downgrade(&r.stack),
