@@ -101,6 +101,6 @@ fn there_is(program: &str) -> bool {
 }
 
 fn run(command: &mut Command) {
-    let out = command.output().unwrap();
+    let out = command.output().expect("the program was found before");
     assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
 }

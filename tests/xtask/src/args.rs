@@ -18,6 +18,9 @@ The two commands of smpnet, and the chores
   cargo xtask soak [--json] [--seconds N]
       full load with 20 swaps a second (default 600 s): no packet lost, memory steady, every packet accounted for
 
+  cargo xtask build-filters
+      builds the example filters of sdk/examples into target/filters, and says how large they are
+
   cargo xtask features
       writes the table of features in README.md from the FEATURES.toml files
 
@@ -36,6 +39,8 @@ pub enum Command {
     Demo,
     /// All tests.
     Test,
+    /// The example filters.
+    BuildFilters,
     /// The table of features.
     Features,
     /// The long run.
@@ -71,6 +76,7 @@ impl Args {
             None | Some("help" | "--help" | "-h") => Command::Help,
             Some("demo") => Command::Demo,
             Some("test") => Command::Test,
+            Some("build-filters") => Command::BuildFilters,
             Some("features") => Command::Features,
             Some("soak") => Command::Soak,
             Some(other) => return Err(format!("cargo xtask: there is no command \"{other}\"\n\n{HELP}")),

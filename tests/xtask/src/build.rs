@@ -11,15 +11,8 @@ pub fn root() -> PathBuf {
 
 /// A cargo command in the workspace, without what the cargo that started us put into the environment.
 pub fn cargo() -> Command {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut c = Command::new(program);
+    let mut c = smpnet_lab::cargo();
     c.current_dir(root());
-    for (name, _) in std::env::vars_os() {
-        let n = name.to_string_lossy();
-        if n.starts_with("CARGO_PKG_") || n.starts_with("CARGO_MANIFEST") || n == "CARGO_BIN_NAME" || n == "CARGO" {
-            c.env_remove(&name);
-        }
-    }
     c
 }
 
@@ -45,4 +38,20 @@ pub fn program() -> Result<(), String> {
         Ok(s) => Err(format!("cargo build ended with {s}")),
         Err(e) => Err(format!("cargo cannot be started: {e}")),
     }
+}
+
+/// Builds the example filters into `target/filters` and prints what they weigh. True also when one is skipped because its
+/// compiler is missing, which is said.
+pub fn filters() -> Result<bool, String> {
+    for name in smpnet_lab::EXAMPLE_FILTERS {
+        match smpnet_lab::example_filter(name) {
+            Ok(file) => {
+                let bytes = std::fs::metadata(&file).map_err(|e| format!("{}: {e}", file.display()))?.len();
+                println!("{:>8} bytes  {}", bytes, file.display());
+            }
+            Err(smpnet_lab::LabError::Skipped(reason)) => println!("SKIPPED: {name}: {reason}"),
+            Err(e) => return Err(format!("{name}: {e}")),
+        }
+    }
+    Ok(true)
 }

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
             Ok(true)
         }
         args::Command::Demo => demo::run(&args),
+        args::Command::BuildFilters => build::filters(),
         args::Command::Features => features::run(),
         args::Command::Soak => soak::run(&args),
         args::Command::Test => test::run(&args),
