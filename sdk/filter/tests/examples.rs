@@ -1,5 +1,7 @@
 //! The example filters as modules: what the ABI asks of a module holds for each, and the one in C passes its own tests.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use smpnet_lab::{LabError, example_filter, require};
 use std::path::{Path, PathBuf};
 use std::process::Command;
