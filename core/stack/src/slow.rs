@@ -18,6 +18,8 @@ pub(crate) enum SlowEvent {
     Heard { ifindex: u32, ip: u32, mac: MacAddr, create: bool },
     /// Another station claims an address of ours.
     Conflict { ifindex: u32, ip: u32, mac: MacAddr },
+    /// ICMP told the MTU of the path to a destination.
+    PathMtu { dst: u32, mtu: u32 },
     /// A worker has datagrams to give up in time.
     ReassTimer { worker: u32 },
     /// The link of an interface changed.

@@ -9,6 +9,7 @@ use crate::hash::entropy;
 use crate::inet::demux::EncapTable;
 use crate::inet::hold::Hold;
 use crate::inet::icmp::Bucket;
+use crate::inet::pmtu::PathMtus;
 use crate::inet::reass::Reassembly;
 use crate::neigh::control::{ArpControl, Key};
 use crate::neigh::table::Slab;
@@ -62,6 +63,7 @@ pub struct Stack {
     pub(crate) slow: SlowQueue,
     pub(crate) encap: Published<EncapTable>,
     pub(crate) published: Published<PublishedArp>,
+    pub(crate) path_mtus: Published<PathMtus>,
     /// Locked before `arp` where both are.
     pub(crate) control: Mutex<Control>,
     pub(crate) arp: Mutex<ArpControl>,
@@ -129,6 +131,7 @@ impl Stack {
             slow: SlowQueue::new(),
             encap: Published::new(EncapTable::default()),
             published: Published::new(PublishedArp::new()),
+            path_mtus: Published::new(PathMtus::default()),
             control: Mutex::new(Control::new(fib)),
             arp: Mutex::new(ArpControl::new(slab.clone(), domain.clone(), entropy())),
             events: Events::default(),

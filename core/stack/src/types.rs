@@ -191,6 +191,8 @@ pub struct IfCounters {
     pub omcasts: u64,
     pub iqdrops: u64,
     pub noproto: u64,
+    /// ICMP errors that came back for packets of this tunnel.
+    pub path_errors: u64,
 }
 
 /// What is told of an interface.

@@ -6,9 +6,11 @@ use std::net::Ipv4Addr;
 pub const OUTER: usize = 20;
 /// Protocol number of IPv4 in IP (RFC 2003).
 pub const IPIP: u8 = 4;
+/// "Don't fragment" in byte 6 of a header.
+const DF: u8 = 0x40;
 
-/// Writes the outer header for an inner packet of `inner_len` bytes. DF stays clear, so that the way between the tunnel's
-/// ends may fragment, as gif(4) does.
+/// Writes the outer header for an inner packet of `inner_len` bytes. DF is clear, so that the way between the tunnel's ends
+/// may fragment, as gif(4) does.
 pub fn write_outer(
     out: &mut [u8; OUTER],
     tos: u8,
@@ -29,6 +31,18 @@ pub fn write_outer(
     out[16..20].copy_from_slice(&remote.octets());
     let sum = checksum(out);
     out[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Gives a fresh outer header the DF bit of the inner one (RFC 2003, section 3.1), so that the path MTU between the ends is
+/// found and told to the inner sender.
+pub fn copy_df(outer: &mut [u8; OUTER], inner_flags: u8) {
+    if inner_flags & DF != 0 {
+        outer[6] |= DF;
+        // DF was clear: the sum grows by its word, so its complement shrinks by it (RFC 1624).
+        let sum = u32::from(!u16::from_be_bytes([outer[10], outer[11]])) + (u32::from(DF) << 8);
+        let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
+        outer[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
 }
 
 /// Bytes of the IPv4 header that `packet` begins with, or `None` when it is no IPv4 header.
@@ -72,6 +86,19 @@ mod tests {
         assert_eq!(u16::from_be_bytes([h[2], h[3]]), 120);
         assert_eq!(h[6..8], [0, 0], "DF is clear");
         assert_eq!(header_len(&h), Some(20));
+    }
+
+    #[test]
+    fn the_inner_df_bit_is_copied_with_the_checksum_kept_right() {
+        for id in [0, 7, 0x8000, 0xbfff, 0xffff] {
+            let mut h = [0; OUTER];
+            write_outer(&mut h, 0, 30, 1000, id, Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(198, 51, 100, 2));
+            let clear = h;
+            copy_df(&mut h, 0x20);
+            assert_eq!(h, clear);
+            copy_df(&mut h, 0x40);
+            assert_eq!((h[6], checksum(&h)), (0x40, 0));
+        }
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! A packet that leaves through `gif0` gets an outer header from `local` to `remote` and is routed again; a packet that
 //! arrives with those outer addresses, swapped, loses its outer header and arrives again, on `gif0`. Conventions are
-//! NetBSD's: MTU 1280 by default, outer DF clear, outer TTL 30. ECN follows RFC 6040. How many tunnels a packet may pass is
-//! counted by the core.
+//! NetBSD's: MTU 1280 by default, outer DF clear, outer TTL 30. With `pmtu = true` the outer DF is the inner one's: the core
+//! learns the path MTU between the ends and tells it to the inner senders. ECN follows RFC 6040. How many tunnels a packet
+//! may pass is counted by the core.
 
 mod ecn;
 mod header;
@@ -87,7 +88,7 @@ impl IfKind for Gif {
 
     fn status(&self) -> serde_json::Value {
         let ends = self.ends.load();
-        serde_json::json!({ "local": ends.local, "remote": ends.remote, "ttl": ends.ttl })
+        serde_json::json!({ "local": ends.local, "remote": ends.remote, "ttl": ends.ttl, "pmtu": ends.pmtu })
     }
 }
 
@@ -104,10 +105,13 @@ fn encapsulate(packet: &mut Packet, ends: &Ends, id: &OuterId) -> Result<(), Dro
     if inner_len + header::OUTER > 0xffff {
         return Err(DropReason::Oversize);
     }
-    let tos = ecn::encapsulate(packet.data()[1]);
+    let (tos, flags) = (ecn::encapsulate(packet.data()[1]), packet.data()[6]);
     let Some(room) = packet.push_front(header::OUTER) else { return Err(DropReason::NoBuffer) };
     let Some(outer) = room.first_chunk_mut::<{ header::OUTER }>() else { return Err(DropReason::NoBuffer) };
     header::write_outer(outer, tos, ends.ttl, inner_len as u16, id.next(), ends.local, ends.remote);
+    if ends.pmtu {
+        header::copy_df(outer, flags);
+    }
     let h = packet.hdr_mut();
     h.flags = (h.flags & !CARRIED_OFF) | pkt_flags::LOCAL;
     (h.l2_off, h.l3_off, h.l4_off) = (0, h.data_off(), h.data_off() + header::OUTER as u16);

@@ -20,6 +20,8 @@ pub struct Ends {
     pub remote: Ipv4Addr,
     /// Outer time to live.
     pub ttl: u8,
+    /// Outer packets must not be fragmented when the inner ones must not.
+    pub pmtu: bool,
 }
 
 #[derive(Deserialize)]
@@ -29,6 +31,8 @@ struct Options {
     remote: Ipv4Addr,
     #[serde(default = "default_ttl")]
     ttl: u8,
+    #[serde(default)]
+    pmtu: bool,
 }
 
 fn default_ttl() -> u8 {
@@ -57,7 +61,7 @@ fn check(o: Options) -> Result<Ends, Error> {
     if o.ttl == 0 {
         return Err("ttl = 0 would let no packet leave; 1 to 255".into());
     }
-    Ok(Ends { local: o.local, remote: o.remote, ttl: o.ttl })
+    Ok(Ends { local: o.local, remote: o.remote, ttl: o.ttl, pmtu: o.pmtu })
 }
 
 #[cfg(test)]
@@ -72,7 +76,8 @@ mod tests {
     #[test]
     fn two_addresses_make_a_tunnel() {
         let e = ends(r#"{"local": "192.0.2.1", "remote": "198.51.100.2"}"#).unwrap();
-        assert_eq!(e, Ends { local: [192, 0, 2, 1].into(), remote: [198, 51, 100, 2].into(), ttl: 30 });
+        assert_eq!(e, Ends { local: [192, 0, 2, 1].into(), remote: [198, 51, 100, 2].into(), ttl: 30, pmtu: false });
+        assert!(ends(r#"{"local": "192.0.2.1", "remote": "198.51.100.2", "pmtu": true}"#).unwrap().pmtu);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use smpnet_e2e::{Rig, does_not_reach, reaches};
-use smpnet_lab::{Capture, Lab, LabError, Result, TwoHosts, check, craft, ipv4, mac, run_tests, skip, tests};
+use smpnet_lab::{Capture, Lab, LabError, Ping, Result, TwoHosts, check, craft, ipv4, mac, run_tests, skip, tests};
 
 const SECOND: Duration = Duration::from_secs(1);
 const VLAN: &str = "[[interface]]\nname = \"vlan0\"\nkind = \"vlan\"\noptions = { parent = \"left0\", id = 10 }\n\
@@ -21,6 +21,8 @@ fn main() -> ExitCode {
         a_gif_tunnel_takes_and_gives_ip_in_ip,
         a_gif_tunnel_answers_linux_ipip,
         an_unknown_tunnel_is_dropped_with_its_reason,
+        an_error_in_the_tunnel_reaches_the_inner_sender,
+        the_path_mtu_of_a_tunnel_is_learned_and_told_to_the_inner_sender,
     ])
 }
 
@@ -131,4 +133,46 @@ fn an_unknown_tunnel_is_dropped_with_its_reason(lab: Lab) -> Result<()> {
     check(rig.drops("encap_unknown")? == 1, || "encap_unknown did not count".into())?;
     // The other end must be that of the tunnel, and a tunnel to the same ends is refused.
     rig.router.fails(&["ifconfig", "gif1", "create", "tunnel", "10.0.1.1", "10.0.1.2"]).map(drop)
+}
+
+/// A tunnel to A that is the way to 10.8.0.0/16, which B uses.
+fn tunnel_to_a(lab: Lab) -> Result<Rig> {
+    let gif = GIF.replace("remote = ", "pmtu = true, remote = ");
+    let rig = Rig::start(lab, &format!("{gif}\n[[route]]\nto = \"10.8.0.0/16\"\ndev = \"gif0\"\n"))?;
+    rig.net.b.add_route([10, 8, 0, 0].into(), 16, TwoHosts::R_RIGHT)?;
+    Ok(rig)
+}
+
+fn path_errors(rig: &Rig) -> Result<u64> {
+    let all = rig.router.client().get("/v1/interfaces")?;
+    let gif = all.as_array().into_iter().flatten().find(|i| i["name"] == "gif0");
+    Ok(gif.and_then(|i| i["counters"]["path_errors"].as_u64()).unwrap_or(0))
+}
+
+fn an_error_in_the_tunnel_reaches_the_inner_sender(lab: Lab) -> Result<()> {
+    let rig = tunnel_to_a(lab)?;
+    // A knows of no tunnel, and its kernel says so.
+    let report = Ping::to([10, 8, 0, 2].into()).count(2).timeout(SECOND).run(&rig.net.b)?;
+    check(report.errors.iter().any(|e| (e.kind, e.code) == (3, 1)), || format!("{report:?}"))?;
+    check(path_errors(&rig)? > 0, || "path_errors did not count".into())?;
+    rig.balanced()
+}
+
+fn the_path_mtu_of_a_tunnel_is_learned_and_told_to_the_inner_sender(lab: Lab) -> Result<()> {
+    let rig = tunnel_to_a(lab)?;
+    let wire = Capture::open(&rig.net.a, "eth0")?;
+    let ping = Ping::to([10, 8, 0, 2].into()).payload(1100).dont_fragment().timeout(SECOND);
+    ping.clone().count(1).run(&rig.net.b)?;
+    let sent = wire.wait("the packet in the tunnel", SECOND, |f| {
+        f.ipv4().is_some_and(|p| p.protocol == 4) && f.bytes.get(20) == Some(&0x40)
+    })?;
+    // A router between the ends says that only 1000 bytes pass.
+    let error = craft::icmp_error(3, 4, 1000, &sent.bytes[14..14 + 48]);
+    let error = craft::ip(TwoHosts::A, TwoHosts::R_LEFT, 1, 64, &[], &error);
+    wire.send(&craft::ether(mac(1, 1), mac(1, 2), 0x0800, &error))?;
+    rig.wait(&["sysctl", "net.inet.ip.pathmtu"], SECOND, |v| v.to_string().contains("10.0.1.2 1000"))?;
+    let report = ping.count(2).interval(Duration::from_millis(100)).run(&rig.net.b)?;
+    check(report.errors.iter().any(|e| (e.kind, e.code, e.extra) == (3, 4, 980)), || format!("{report:?}"))?;
+    check(report.too_large > 0, || format!("B's kernel did not learn: {report:?}"))?;
+    rig.balanced()
 }

@@ -49,6 +49,16 @@ pub fn udp(src: u16, dst: u16, payload: &[u8]) -> Vec<u8> {
     [&src.to_be_bytes()[..], &dst.to_be_bytes(), &len.to_be_bytes(), &[0, 0], payload].concat()
 }
 
+/// An ICMP error with the four bytes behind its checksum and what it quotes.
+pub fn icmp_error(kind: u8, code: u8, rest: u32, quote: &[u8]) -> Vec<u8> {
+    let mut p = vec![kind, code, 0, 0];
+    p.extend_from_slice(&rest.to_be_bytes());
+    p.extend_from_slice(quote);
+    let sum = checksum(&p);
+    p[2..4].copy_from_slice(&sum.to_be_bytes());
+    p
+}
+
 /// An ICMP echo request.
 pub fn echo(id: u16, seq: u16, payload: &[u8]) -> Vec<u8> {
     let mut p = [&[8, 0, 0, 0][..], &id.to_be_bytes(), &seq.to_be_bytes(), payload].concat();

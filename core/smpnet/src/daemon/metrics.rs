@@ -79,6 +79,7 @@ fn interface_metrics(page: &mut Page, interfaces: &[Value]) {
         ("imcasts", "receive_multicast", "Multicasts received."),
         ("iqdrops", "receive_queue_drops", "Packets dropped on reception."),
         ("noproto", "receive_noproto", "Packets of no known protocol."),
+        ("path_errors", "path_errors", "ICMP errors that came back for packets of a tunnel."),
         ("opackets", "transmit_packets", "Packets sent."),
         ("obytes", "transmit_bytes", "Bytes sent."),
         ("oerrors", "transmit_errors", "Errors on transmission."),

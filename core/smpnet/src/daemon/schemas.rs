@@ -87,6 +87,7 @@ fn interfaces() -> Value {
         "omcasts",
         "iqdrops",
         "noproto",
+        "path_errors",
     ]
     .iter()
     .map(|k| (k.to_string(), integer()))

@@ -160,5 +160,6 @@ pub(super) fn if_counters(ifp: &Ifnet) -> IfCounters {
         omcasts: sum(IfCounter::Omcasts),
         iqdrops: sum(IfCounter::Iqdrops),
         noproto: sum(IfCounter::Noproto),
+        path_errors: sum(IfCounter::PathErrors),
     }
 }

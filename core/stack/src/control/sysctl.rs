@@ -110,6 +110,13 @@ impl Stack {
         });
         self.reading("net.inet.ip.fib.nexthops", "next hops in use", |s| s.lock().fib.stats().nexthops as u64);
         self.reading("kern.slowq.drops", "events for the control thread that were lost", |s| s.slow.dropped());
+        let weak = self.me.clone();
+        let list = move || {
+            let known = weak.upgrade().map_or_else(Vec::new, |s| s.path_mtu_list());
+            let text = known.iter().map(|(dst, mtu)| format!("{} {mtu}", std::net::Ipv4Addr::from_bits(*dst)));
+            text.collect::<Vec<_>>().join(", ")
+        };
+        tree.add("net.inet.ip.pathmtu", "path MTUs that ICMP told: destinations and bytes", Node::read_only(list));
         self.reading("net.inet.ip.generation", "changes that made the flow caches look anew", |s| {
             u64::from(s.generation.load(Relaxed))
         });

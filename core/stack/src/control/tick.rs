@@ -29,10 +29,11 @@ impl Stack {
         let table = |i: u32| self.ifs.get_control(i).map(|i| i.shared.neigh.clone());
         let arp = self.lock_arp().tick(now, table, &mut todo);
         self.perform(todo);
+        let path_mtu = self.path_mtu_tick(now);
         let mut control = self.lock();
         let dad = self.dad_tick(&mut control, now);
         let reass = self.reass_tick(&mut control, now);
-        [arp, dad, reass].into_iter().flatten().min()
+        [arp, dad, reass, path_mtu].into_iter().flatten().min()
     }
 
     fn event(&self, now: u64, e: SlowEvent) {
@@ -54,6 +55,7 @@ impl Stack {
                 let mut control = self.lock();
                 self.address_conflict(&mut control, now, (ifindex, ip), mac);
             }
+            SlowEvent::PathMtu { dst, mtu } => self.learn_path_mtu(now, dst, mtu),
             SlowEvent::ReassTimer { worker } => {
                 self.lock().reass_timers.push((now + REASS_TICK, worker as usize));
             }

@@ -1,4 +1,4 @@
-//! ICMP input: echo is answered on the spot, the rest is counted.
+//! ICMP input: echo is answered on the spot, errors are acted upon, the rest is counted.
 
 use super::decide::IpInfo;
 use crate::net::counters::IcmpStat;
@@ -35,6 +35,11 @@ impl<'a> Path<'a> {
             _ => IcmpStat::InOther,
         });
         if icmp.ty != ty::ECHO {
+            let error = matches!(icmp.ty, ty::UNREACHABLE | ty::TIME_EXCEEDED | ty::PARAM_PROBLEM);
+            if error && !group && self.icmp_ctlinput(c, info, &icmp) {
+                self.drop_on(ifp, DropReason::Consumed, c);
+                return;
+            }
             self.drop_on(ifp, DropReason::IcmpIgnored, c);
             return;
         }

@@ -253,14 +253,14 @@ impl<'a> Path<'a> {
             ..IpInfo::default()
         };
         let o = Out { info: &info, hash: 0, forwarded: false };
-        match fit(self.segment_len(c, &info), info.df(), out.mtu) {
-            Fit::Drop(reason, error) => {
-                // A tunnel's packet that is too large for its way: whoever sent the inner packet cannot be told from here.
-                let _ = error;
+        let mtu = self.path_mtu(ip.dst, out.mtu);
+        match fit(self.segment_len(c, &info), info.df(), mtu) {
+            Fit::Drop(reason, _) => {
+                self.tell_tunnel_too_big(c, &ip, mtu);
                 self.drop_on(out, reason, c);
             }
             Fit::Fragment if p.hdr().flags & GSO == 0 => {
-                self.fragment(c, out.mtu, |path, piece| path.ip_send(out, piece, next, &o));
+                self.fragment(c, mtu, |path, piece| path.ip_send(out, piece, next, &o));
             }
             _ => self.ip_send(out, c, next, &o),
         }

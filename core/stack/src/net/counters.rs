@@ -37,6 +37,8 @@ counters! {
         Omcasts = "omcasts",
         Iqdrops = "iqdrops",
         Noproto = "noproto",
+        /// ICMP errors that came back for packets of this tunnel.
+        PathErrors = "path_errors",
     }
 }
 
@@ -116,6 +118,12 @@ counters! {
         InParamprob = "in_paramprob",
         InTstamp = "in_tstamp",
         InOther = "in_other",
+        /// Errors that told a path MTU.
+        InPmtu = "in_pmtu",
+        /// Errors about a tunnel's packets that were passed on to the inner sender.
+        InRelayed = "in_relayed",
+        /// Errors about packets that cannot be ours.
+        InUnmatched = "in_unmatched",
     }
 }
 

@@ -4,6 +4,7 @@ use super::frames::*;
 use super::rig::*;
 use crate::stack::Stack;
 use crate::types::{AddrOptions, IfIndex, NextHopSpec, RouteKind, RouteSpec};
+use crate::wire::icmp::Icmp;
 use crate::wire::ipv4::{Ipv4, proto};
 use smpnet_abi::{
     Cell, DropReason, ErrBuf, HostServices, IfConfig, IfKindInfo, IfKindTable, MacAddr, Text, UNSUPPORTED, if_type,
@@ -39,13 +40,14 @@ unsafe extern "C" fn gif_output(h: *mut c_void, worker: u32, cells: *const Cell,
     for c in cells {
         let mut p = s.rt.pool().packet(*c);
         let total = 20 + p.len() as u16;
+        let df = u16::from(p.data()[6] & 0x40) << 8;
         p.push_front(20).unwrap();
         let outer = Ipv4 {
             header_len: 20,
             tos: 0,
             total_len: total,
             id: 0,
-            frag: 0,
+            frag: df,
             ttl: 30,
             proto: proto::IPIP,
             checksum: 0,
@@ -200,6 +202,146 @@ fn packets_go_into_a_tunnel_and_come_out_of_it() {
     let f = ip_frame(r.mac(1), mac(HOST_B), &stranger);
     r.send(1, f);
     assert_eq!((r.dropped(DropReason::EncapUnknown), r.stat("nogif")), (1, 1));
+    r.balanced();
+}
+
+/// A router of a tunnel's way says that a packet did not pass: the error, with that much of the packet quoted.
+fn error(r: &mut Rig, ty: u8, code: u8, rest: u32, quote: &[u8]) {
+    let mut b = vec![0; 8];
+    b.extend_from_slice(quote);
+    let (h, p) = b.split_at_mut(8);
+    Icmp { ty, code, checksum: 0, rest }.emit(h, p);
+    let e = packet(header("10.0.2.77", "10.0.2.1", proto::ICMP, b.len()), &b);
+    let f = ip_frame(r.mac(1), mac(HOST_B), &e);
+    r.send(1, f);
+}
+
+fn path_mtus(r: &Rig) -> String {
+    r.rt.sysctl().get("net.inet.ip.pathmtu").unwrap().to_string()
+}
+
+fn big(df: bool) -> Vec<u8> {
+    let payload = udp_payload("10.0.1.2", "172.16.0.9", 1, 2, &[7; 1200]);
+    let mut h = header("10.0.1.2", "172.16.0.9", proto::UDP, payload.len());
+    h.frag = if df { 0x4000 } else { 0 };
+    packet(h, &payload)
+}
+
+fn tunnelled() -> (Rig, IfIndex) {
+    let r = Rig::router();
+    let g = gif(&r, "gif0", "10.0.2.1", "10.0.2.2");
+    r.stack.route_add(&dev("172.16.0.0/16", g)).unwrap();
+    (r, g)
+}
+
+#[test]
+fn a_path_mtu_of_a_tunnel_is_learned_told_inside_and_forgotten_in_time() {
+    let (mut r, g) = tunnelled();
+    r.host_a(&big(true));
+    let out = r.take(1);
+    let outer = out[0][14..].to_vec();
+    assert_eq!((outer.len(), outer[6]), (1248, 0x40));
+    // With all of the packet in the quote, the inner sender is told at once.
+    error(&mut r, 3, 4, 1000, &outer[..100]);
+    let told = r.take(0);
+    let (h, icmp, quote) = icmp_of(&told[0]);
+    assert_eq!((h.dst, icmp.ty, icmp.code, icmp.rest), (ip("10.0.1.2"), 3, 4, 980));
+    assert_eq!(quote[..], outer[20..100]);
+    assert_eq!(path_mtus(&r), "10.0.2.2 1000");
+    // From now on by this router itself.
+    r.host_a(&big(true));
+    let told = r.take(0);
+    let (h, icmp, quote) = icmp_of(&told[0]);
+    assert_eq!((h.src, icmp.ty, icmp.code, icmp.rest), (ip("10.0.1.1"), 3, 4, 980));
+    assert_eq!(ip_of_packet(&[&quote[..20], &[0; 1208][..]].concat()).0.dst, ip("172.16.0.9"));
+    assert_eq!((r.take(1).len(), r.dropped(DropReason::IpNeedFrag)), (0, 1));
+    // What may be fragmented is, to the MTU of the path.
+    r.host_a(&big(false));
+    let pieces = r.take(1);
+    assert_eq!(pieces.iter().map(|f| ip_of(f).0.total_len).collect::<Vec<_>>(), [996, 272]);
+    let counters = r.stack.interfaces().iter().find(|i| i.index == g).unwrap().counters;
+    assert_eq!(counters.path_errors, 1);
+    // A wider path does not come back by an error, but in time.
+    error(&mut r, 3, 4, 1200, &outer[..100]);
+    assert_eq!(path_mtus(&r), "10.0.2.2 1000");
+    r.take(0);
+    r.advance(601);
+    assert_eq!(path_mtus(&r), "");
+    r.teach(1, "10.0.2.2", HOST_B);
+    r.host_a(&big(true));
+    assert_eq!(r.take(1).len(), 1);
+    r.balanced();
+}
+
+#[test]
+fn a_router_that_does_not_say_its_mtu_is_met_with_a_plateau() {
+    let (mut r, _) = tunnelled();
+    r.host_a(&big(true));
+    let outer = r.take(1)[0][14..].to_vec();
+    error(&mut r, 3, 4, 0, &outer[..28]);
+    assert_eq!(path_mtus(&r), "10.0.2.2 1006");
+    assert!(r.take(0).is_empty(), "8 bytes of the inner packet do not name its sender");
+    r.rt.sysctl().set("net.inet.ip.mtudisc", "0").unwrap();
+    error(&mut r, 3, 4, 500, &outer[..28]);
+    assert_eq!(path_mtus(&r), "10.0.2.2 1006");
+    r.balanced();
+}
+
+#[test]
+fn an_error_about_what_we_cannot_have_sent_changes_nothing() {
+    let (mut r, g) = tunnelled();
+    let inner = big(true);
+    let quote = |src: &str, dst: &str, proto: u8, frag: u16| {
+        let mut h = header(src, dst, proto, inner.len());
+        h.frag = frag;
+        packet(h, &inner)[..80].to_vec()
+    };
+    for q in [
+        quote("10.0.2.9", "10.0.2.2", 4, 0x4000),
+        quote("10.0.2.1", "10.0.2.3", 4, 0x4000),
+        quote("10.0.2.1", "10.0.2.2", 4, 0),
+        quote("10.0.2.1", "10.0.2.2", 4, 0x4001),
+        quote("127.0.0.1", "10.0.2.2", 4, 0x4000),
+        quote("10.0.2.1", "8.8.8.8", 1, 0),
+        quote("10.0.2.1", "10.0.2.2", 4, 0x4000)[..27].to_vec(),
+        vec![],
+    ] {
+        error(&mut r, 3, 4, 600, &q);
+    }
+    assert_eq!((path_mtus(&r).as_str(), r.take(0).len(), r.take(1).len()), ("", 0, 0));
+    let icmp = r.stack.protocol_stats().icmp;
+    let stat = |name: &str| icmp.iter().find(|(n, _)| *n == name).unwrap().1;
+    assert_eq!((stat("in_unmatched"), stat("in_pmtu"), stat("in_relayed")), (8, 0, 0));
+    let counters = r.stack.interfaces().iter().find(|i| i.index == g).unwrap().counters;
+    assert_eq!(counters.path_errors, 1, "the one that is the tunnel's but was never sent with DF");
+    r.balanced();
+}
+
+#[test]
+fn an_error_in_the_tunnel_is_passed_on_as_host_unreachable() {
+    let (mut r, g) = tunnelled();
+    for (ty, code) in [(3, 1), (3, 3), (11, 0)] {
+        r.host_a(&udp("10.0.1.2", "172.16.0.9", 1, 2, b"inside"));
+        let outer = r.take(1)[0][14..].to_vec();
+        error(&mut r, ty, code, 0, &outer);
+        let told = r.take(0);
+        let (h, icmp, quote) = icmp_of(&told[0]);
+        assert_eq!((h.dst, icmp.ty, icmp.code), (ip("10.0.1.2"), 3, 1));
+        assert_eq!(quote, outer[20..]);
+    }
+    // An error about an error is never passed on, nor one that quotes too little or garbage.
+    let mut inner = echo("10.0.1.2", "172.16.0.9", 1, b"12345678");
+    inner[20] = 3;
+    let outer = packet(header("10.0.2.1", "10.0.2.2", 4, inner.len()), &inner);
+    error(&mut r, 3, 1, 0, &outer);
+    let good = udp("10.0.1.2", "172.16.0.9", 1, 2, b"inside");
+    let mut outer = packet(header("10.0.2.1", "10.0.2.2", 4, good.len()), &good);
+    error(&mut r, 3, 1, 0, &outer[..47]);
+    outer[32] ^= 1;
+    error(&mut r, 3, 1, 0, &outer);
+    assert_eq!(r.take(0).len(), 0);
+    let counters = r.stack.interfaces().iter().find(|i| i.index == g).unwrap().counters;
+    assert_eq!(counters.path_errors, 6);
     r.balanced();
 }
 
