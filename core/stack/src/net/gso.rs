@@ -1,6 +1,6 @@
 //! What a port's hardware lacks, in software: checksums, TCP and UDP segmentation, tag insertion, one-cell packets.
 
-use super::ifnet::{Ifnet, Medium, Port};
+use super::ifnet::{Ifnet, Kind, Medium, Port};
 use super::path::Path;
 use crate::wire::checksum::Sum;
 use crate::wire::ethernet::{HEADER_LEN, TYPE_IPV4, TYPE_VLAN, VLAN_TAG_LEN};
@@ -10,7 +10,8 @@ use crate::wire::{be16, put16, put32};
 use smpnet_abi::{Cell, DropReason, offload, pkt_flags};
 use smpnet_runtime::Burst;
 
-const GSO_ALL: u32 = pkt_flags::GSO_TCP4 | pkt_flags::GSO_TCP6 | pkt_flags::GSO_UDP;
+/// Flags of packets that are to be cut into segments.
+pub(super) const GSO_ALL: u32 = pkt_flags::GSO_TCP4 | pkt_flags::GSO_TCP6 | pkt_flags::GSO_UDP;
 
 impl<'a> Path<'a> {
     /// Sends frames some of which want what the port may lack.
@@ -30,18 +31,7 @@ impl<'a> Path<'a> {
                 || flags & pkt_flags::GSO_TCP6 != 0 && has(offload::TSO6) && has(offload::TX_CSUM)
                 || flags & pkt_flags::GSO_UDP != 0 && has(offload::USO) && has(offload::TX_CSUM);
             if !hardware {
-                match self.segment(ifp, c) {
-                    Some(pieces) => {
-                        for piece in pieces {
-                            if ready.is_full() {
-                                self.port_output(ifp, port, std::mem::take(&mut ready));
-                            }
-                            ready.push(piece);
-                        }
-                        self.drop_on(ifp, DropReason::Consumed, c);
-                    }
-                    None => self.drop_on(ifp, DropReason::TxUnsupported, c),
-                }
+                self.cut(ifp, c, &mut ready, |path, burst| path.port_output(ifp, port, burst));
                 continue;
             }
             if flags & pkt_flags::CSUM_PARTIAL != 0 && !has(offload::TX_CSUM) {
@@ -55,6 +45,38 @@ impl<'a> Path<'a> {
         if !ready.is_empty() {
             self.port_output(ifp, port, ready);
         }
+    }
+
+    /// Gives packets to an interface of IP packets that takes none that are still to be cut.
+    #[inline(never)]
+    pub(super) fn segments_for_kind(&mut self, ifp: &'a Ifnet, kind: &'a Kind, burst: &Burst) {
+        let mut ready = Burst::new();
+        for c in burst.iter() {
+            if self.packet(c).hdr().flags & GSO_ALL != 0 {
+                self.cut(ifp, c, &mut ready, |path, burst| path.kind_output(ifp, kind, burst));
+                continue;
+            }
+            if ready.is_full() {
+                self.kind_output(ifp, kind, std::mem::take(&mut ready));
+            }
+            ready.push(c);
+        }
+        self.kind_output(ifp, kind, ready);
+    }
+
+    /// Puts the segments of a packet, which ends here, into `ready`, and sends that whenever it is full.
+    fn cut(&mut self, ifp: &'a Ifnet, c: Cell, ready: &mut Burst, mut send: impl FnMut(&mut Path<'a>, Burst)) {
+        let Some(pieces) = self.segment(ifp, c) else {
+            self.drop_on(ifp, DropReason::TxUnsupported, c);
+            return;
+        };
+        for piece in pieces {
+            if ready.is_full() {
+                send(self, std::mem::take(ready));
+            }
+            ready.push(piece);
+        }
+        self.drop_on(ifp, DropReason::Consumed, c);
     }
 
     /// Completes a checksum that was left to the hardware.

@@ -1,7 +1,8 @@
 //! Output: packets are gathered per interface while a burst is carried, and leave together.
 
 use super::counters::{Account, IfCounter, IpStat};
-use super::ifnet::{Attach, Ifnet, Medium};
+use super::gso::GSO_ALL;
+use super::ifnet::{Attach, Ifnet, Kind, Medium};
 use super::path::{Handed, Path};
 use crate::wire::ethernet::{HEADER_LEN, is_group};
 use smpnet_abi::{Cell, DropReason, FAULT, pkt_flags};
@@ -208,20 +209,11 @@ impl<'a> Path<'a> {
                 }
             }
             Attach::Kind(kind) => {
-                self.nest(ifp, &mut burst);
-                if burst.is_empty() {
-                    return;
-                }
-                self.tap(ifp, Dir::Out, burst.as_slice());
-                self.count_output(ifp, burst.as_slice());
-                self.account(Account::ToPlugins, burst.len() as u64);
-                // SAFETY: as in kind_input: the handle outlives this snapshot, and the cells become the plugin's.
-                let rc = unsafe {
-                    let cells = burst.as_slice();
-                    (kind.table.output)(kind.handle.0, self.cpu.index() as u32, cells.as_ptr(), cells.len() as u32)
-                };
-                if rc == FAULT {
-                    self.s.fault_seen(ifp, "its output function failed");
+                if flags & GSO_ALL != 0 && ifp.medium == Medium::RawIp {
+                    // What a tunnel wraps cannot be cut behind it. Frames go on to a port, which is asked.
+                    self.segments_for_kind(ifp, kind, &burst);
+                } else {
+                    self.kind_output(ifp, kind, burst);
                 }
             }
             Attach::Loopback => {
@@ -238,6 +230,25 @@ impl<'a> Path<'a> {
                     self.drop_on(ifp, DropReason::IfDown, c);
                 }
             }
+        }
+    }
+
+    /// Gives packets to an interface kind, as their sender.
+    pub(super) fn kind_output(&mut self, ifp: &'a Ifnet, kind: &'a Kind, mut burst: Burst) {
+        self.nest(ifp, &mut burst);
+        if burst.is_empty() {
+            return;
+        }
+        self.tap(ifp, Dir::Out, burst.as_slice());
+        self.count_output(ifp, burst.as_slice());
+        self.account(Account::ToPlugins, burst.len() as u64);
+        // SAFETY: as in kind_input: the handle outlives this snapshot, and the cells become the plugin's.
+        let rc = unsafe {
+            let cells = burst.as_slice();
+            (kind.table.output)(kind.handle.0, self.cpu.index() as u32, cells.as_ptr(), cells.len() as u32)
+        };
+        if rc == FAULT {
+            self.s.fault_seen(ifp, "its output function failed");
         }
     }
 

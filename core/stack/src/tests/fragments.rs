@@ -1,7 +1,8 @@
 use super::frames::*;
 use super::rig::*;
+use crate::wire::checksum::Sum;
 use crate::wire::icmp::ty;
-use crate::wire::ipv4::{DF, MF, proto};
+use crate::wire::ipv4::{DF, Ipv4, MF, proto};
 use smpnet_abi::{DropReason, offload, pkt_flags};
 
 fn big(n: usize) -> Vec<u8> {
@@ -170,7 +171,7 @@ fn an_open_checksum_is_completed_for_a_port_that_cannot() {
     let mut p = udp("10.0.1.2", "10.0.2.2", 1, 2, data);
     let right = p[26..28].to_vec();
     let len = (8 + data.len()) as u32;
-    let open = crate::wire::checksum::Sum::new().pseudo(ip("10.0.1.2"), ip("10.0.2.2"), 17, len).fold();
+    let open = Sum::new().pseudo(ip("10.0.1.2"), ip("10.0.2.2"), 17, len).fold();
     p[26..28].copy_from_slice(&open.to_be_bytes());
     let bytes = ip_frame(r.mac(0), mac(HOST_A), &p);
     r.send_wire(0, Wire { bytes, flags: OPEN, csum_start: 34, csum_offset: 6, ..Wire::default() });
@@ -208,7 +209,7 @@ fn tcp_wire(r: &Rig, n: usize, frag: u16) -> Wire {
     seg[12] = 5 << 4;
     seg[13] = 0x18;
     seg.extend_from_slice(&big(n));
-    let open = crate::wire::checksum::Sum::new().pseudo(ip("10.0.1.2"), ip("10.0.2.2"), 6, seg.len() as u32).fold();
+    let open = Sum::new().pseudo(ip("10.0.1.2"), ip("10.0.2.2"), 6, seg.len() as u32).fold();
     seg[16..18].copy_from_slice(&open.to_be_bytes());
     let mut h = header("10.0.1.2", "10.0.2.2", proto::TCP, seg.len());
     h.frag = frag;
@@ -233,7 +234,7 @@ fn a_tcp_packet_is_segmented_for_a_port_that_cannot() {
         assert_eq!(w.flags & (pkt_flags::GSO_TCP4 | pkt_flags::CSUM_PARTIAL), 0);
         let (h, body) = ip_of(&w.bytes);
         assert_eq!((h.id, h.ttl), (0x1234 + i as u16, 63));
-        let sum = crate::wire::checksum::Sum::new().pseudo(h.src, h.dst, 6, body.len() as u32).add(&body);
+        let sum = Sum::new().pseudo(h.src, h.dst, 6, body.len() as u32).add(&body);
         assert_eq!(sum.finish(), 0, "TCP checksum of segment {i}");
         assert_eq!(u32::from_be_bytes([body[4], body[5], body[6], body[7]]) as usize, 1000 + data.len());
         assert_eq!(body[13], if i == 2 { 0x18 } else { 0x10 }, "PSH in the last segment only");
@@ -256,5 +257,132 @@ fn segments_are_made_smaller_for_a_smaller_mtu_unless_that_is_forbidden() {
     r.send_wire(0, w);
     assert!(r.take(1).is_empty());
     assert_eq!(icmp_of(&r.take(0)[0]).1.rest, 1000);
+    r.balanced();
+}
+
+/// UDP messages in one packet, as a Linux peer's vnet header describes them.
+fn udp_wire(r: &Rig, n: usize, gso_size: u16) -> Wire {
+    let mut seg = vec![0u8; 8];
+    seg[..4].copy_from_slice(&[0x10, 0, 0, 80]);
+    seg[4..6].copy_from_slice(&(8 + n as u16).to_be_bytes());
+    seg.extend_from_slice(&big(n));
+    let open = Sum::new().pseudo(ip("10.0.1.2"), ip("10.0.2.2"), 17, seg.len() as u32).fold();
+    seg[6..8].copy_from_slice(&open.to_be_bytes());
+    let mut h = header("10.0.1.2", "10.0.2.2", proto::UDP, seg.len());
+    (h.frag, h.id) = (DF, 0xfffe);
+    Wire {
+        bytes: ip_frame(r.mac(0), mac(HOST_A), &packet(h, &seg)),
+        flags: pkt_flags::GSO_UDP | pkt_flags::CSUM_PARTIAL,
+        gso_size,
+        csum_start: 34,
+        csum_offset: 6,
+    }
+}
+
+/// The messages in segments, whose lengths, checksums and identifications are in order.
+fn messages(packets: &[(Ipv4, Vec<u8>)]) -> Vec<Vec<u8>> {
+    let check = |(i, (h, body)): (usize, &(Ipv4, Vec<u8>))| {
+        assert_eq!((h.id, h.ttl, h.frag, h.proto), (0xfffe_u16.wrapping_add(i as u16), 63, DF, proto::UDP));
+        assert_eq!(usize::from(h.total_len), 20 + body.len());
+        assert_eq!(usize::from(u16::from_be_bytes([body[4], body[5]])), body.len(), "UDP length of {i}");
+        assert_ne!(body[6..8], [0, 0], "0 would mean no checksum");
+        let sum = Sum::new().pseudo(h.src, h.dst, 17, body.len() as u32).add(body);
+        assert_eq!(sum.finish(), 0, "UDP checksum of {i}");
+        assert_eq!(body[..4], [0x10, 0, 0, 80]);
+        body[8..].to_vec()
+    };
+    packets.iter().enumerate().map(check).collect()
+}
+
+#[test]
+fn udp_messages_are_cut_apart_for_a_port_that_cannot() {
+    // Whole segments, a shorter last one, one alone, single bytes, and more than a burst of them.
+    for (n, size) in [(3000, 1000), (4000, 1472), (700, 1472), (5, 1), (9000, 64)] {
+        let mut r = Rig::router();
+        let w = udp_wire(&r, n, size);
+        r.send_wire(0, w);
+        let out = r.take_wires(1);
+        assert_eq!(out.len(), n.div_ceil(usize::from(size)), "{n} bytes by {size}");
+        assert!(out.iter().all(|w| w.flags & (pkt_flags::GSO_UDP | pkt_flags::CSUM_PARTIAL) == 0));
+        let packets: Vec<_> = out.iter().map(|w| ip_of(&w.bytes)).collect();
+        let messages = messages(&packets);
+        assert!(messages[..messages.len() - 1].iter().all(|m| m.len() == usize::from(size)));
+        assert_eq!(messages.concat(), big(n));
+        r.balanced();
+    }
+}
+
+#[test]
+fn udp_messages_stay_together_for_a_port_that_cuts_them_itself() {
+    let mut r = Rig::new(1);
+    r.port("a0", "10.0.1.1/24");
+    r.port_with("b0", "10.0.2.1/24", offload::TX_CSUM | offload::USO | offload::SCATTER, 1, 1);
+    r.teach(0, "10.0.1.2", HOST_A);
+    r.teach(1, "10.0.2.2", HOST_B);
+    let w = udp_wire(&r, 3000, 1000);
+    r.send_wire(0, w);
+    let out = r.take_wires(1);
+    assert_eq!((out.len(), out[0].gso_size, out[0].csum_start, out[0].csum_offset), (1, 1000, 34, 6));
+    assert_eq!(out[0].flags & (pkt_flags::GSO_UDP | pkt_flags::CSUM_PARTIAL), pkt_flags::GSO_UDP | OPEN);
+    r.balanced();
+}
+
+#[test]
+fn what_cannot_be_cut_is_dropped_by_name() {
+    let mut r = Rig::router();
+    let mut w = udp_wire(&r, 1400, 0);
+    r.send_wire(0, w.clone());
+    // TCP's flag on UDP.
+    (w.gso_size, w.flags) = (1000, pkt_flags::GSO_TCP4 | OPEN);
+    r.send_wire(0, w);
+    assert_eq!((r.take(1).len(), r.dropped(DropReason::TxUnsupported)), (0, 2));
+    r.balanced();
+}
+
+#[test]
+fn an_open_checksum_is_completed_before_a_packet_is_fragmented() {
+    let mut r = Rig::router();
+    r.stack.set_mtu(r.index(1), 600).unwrap();
+    let mut w = udp_wire(&r, 1400, 0);
+    w.flags = OPEN;
+    w.bytes[20] &= !0x40;
+    crate::wire::ipv4::refresh_checksum(&mut w.bytes[14..34]);
+    r.send_wire(0, w);
+    let out = r.take_wires(1);
+    assert_eq!(out.len(), 3);
+    assert!(out.iter().all(|w| w.flags & OPEN == 0));
+    let parts: Vec<_> = out.iter().map(|w| ip_of(&w.bytes)).collect();
+    let whole: Vec<u8> = parts.iter().flat_map(|(_, b)| b.clone()).collect();
+    assert!(parts.iter().all(|(h, _)| h.id == 0xfffe && h.total_len <= 600));
+    let sum = Sum::new().pseudo(parts[0].0.src, parts[0].0.dst, 17, whole.len() as u32);
+    assert_eq!(sum.add(&whole).finish(), 0);
+    assert_eq!(whole[8..], big(1400));
+    r.balanced();
+}
+
+#[test]
+fn what_this_router_sends_is_fragmented_for_its_way_out() {
+    let mut r = Rig::router();
+    r.stack.set_mtu(r.index(0), 600).unwrap();
+    let request = echo("10.0.1.2", "10.0.1.1", 1, &big(1400));
+    let to = r.mac(0);
+    let cut = |packet: &[u8], from: usize, to: usize| {
+        let (mut h, body) = ip_of_packet(packet);
+        let n = to.min(body.len()) - from;
+        (h.total_len, h.frag) = (20 + n as u16, (from / 8) as u16 | if from + n < body.len() { MF } else { 0 });
+        super::frames::packet(h, &body[from..from + n])
+    };
+    // The request comes in fragments that fit the link, and so goes the answer.
+    for (from, until) in [(0, 576), (576, 1152), (1152, 2000)] {
+        r.send(0, ip_frame(to, mac(HOST_A), &cut(&request, from, until)));
+    }
+    let parts: Vec<_> = r.take(0).iter().map(|f| ip_of(f)).collect();
+    let ids: Vec<u16> = parts.iter().map(|(h, _)| h.id).collect();
+    assert!(ids.len() == 3 && ids.iter().all(|i| *i == ids[0]), "{ids:?}");
+    let at: Vec<_> = parts.iter().map(|(h, b)| (h.frag & 0x1fff, h.frag & MF != 0, b.len())).collect();
+    assert_eq!(at, [(0, true, 576), (72, true, 576), (144, false, 256)]);
+    let whole: Vec<u8> = parts.into_iter().flat_map(|(_, b)| b).collect();
+    assert_eq!((crate::wire::checksum::checksum(&whole), whole[0]), (0, 0));
+    assert_eq!(whole[8..], big(1400));
     r.balanced();
 }

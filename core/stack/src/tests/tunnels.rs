@@ -205,6 +205,26 @@ fn packets_go_into_a_tunnel_and_come_out_of_it() {
     r.balanced();
 }
 
+#[test]
+fn packets_of_several_segments_are_cut_before_a_tunnel_wraps_them() {
+    let (mut r, _) = tunnelled();
+    let data = vec![7u8; 3000];
+    let payload = udp_payload("10.0.1.2", "172.16.0.9", 1, 2, &data);
+    let f = ip_frame(r.mac(0), mac(HOST_A), &packet(header("10.0.1.2", "172.16.0.9", 17, payload.len()), &payload));
+    let flags = pkt_flags::GSO_UDP | OPEN;
+    r.send_wire(0, Wire { bytes: f, flags, gso_size: 1000, csum_start: 34, csum_offset: 6 });
+    let out = r.take_wires(1);
+    assert_eq!(out.len(), 3);
+    for w in &out {
+        let (outer, body) = ip_of(&w.bytes);
+        assert_eq!((outer.proto, outer.total_len), (proto::IPIP, 1048));
+        let (inner, udp) = ip_of_packet(&body);
+        let sum = crate::wire::checksum::Sum::new().pseudo(inner.src, inner.dst, 17, udp.len() as u32).add(&udp);
+        assert_eq!((sum.finish(), udp.len()), (0, 1008));
+    }
+    r.balanced();
+}
+
 /// A router of a tunnel's way says that a packet did not pass: the error, with that much of the packet quoted.
 fn error(r: &mut Rig, ty: u8, code: u8, rest: u32, quote: &[u8]) {
     let mut b = vec![0; 8];
