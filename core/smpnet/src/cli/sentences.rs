@@ -61,6 +61,9 @@ const ICMP: &[Sentence] = &[
     ("badlen", "message{s} with bad length"),
     ("bmcastecho", "multicast echo request{s} ignored"),
     ("reflect", "message response{s} generated"),
+    ("in_pmtu", "path MTU{s} learned"),
+    ("in_relayed", "error{s} about tunnelled packets passed on to their senders"),
+    ("in_unmatched", "error{s} about packets that were not sent from here"),
 ];
 
 /// The histograms of ICMP: counter and message, as NetBSD names the types.
