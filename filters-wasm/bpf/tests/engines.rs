@@ -112,7 +112,7 @@ fn every_generated_module_is_valid_and_of_the_promised_form() {
         let program = common::random_program(&mut random, if round % 20 == 0 { 511 } else { 40 });
         let wasm = compile_wasm(&program, &CompileOptions { pool_pages: 1 + round % 65536 });
         assert_eq!(wasm, compile_wasm(&program, &CompileOptions { pool_pages: 1 + round % 65536 }));
-        let features = WasmFeatures::WASM1 | WasmFeatures::MULTI_MEMORY;
+        let features = WasmFeatures::WASM1 | WasmFeatures::MULTI_MEMORY | WasmFeatures::SIMD;
         Validator::new_with_features(features).validate_all(&wasm).unwrap();
         check_form(&wasm, 1 + round % 65536);
     }

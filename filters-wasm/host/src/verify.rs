@@ -21,7 +21,8 @@ pub const MODULE_MAX: usize = 4 << 20;
 pub(crate) const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::SIGN_EXTENSION)
     .union(WasmFeatures::MULTI_VALUE)
-    .union(WasmFeatures::MULTI_MEMORY);
+    .union(WasmFeatures::MULTI_MEMORY)
+    .union(WasmFeatures::SIMD);
 
 /// How a module breaks the contract.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -357,6 +358,8 @@ fn class(op: &Operator<'_>) -> Class {
         | I64Or | I64Xor | I64Shl | I64ShrS | I64ShrU | I64Rotl | I64Rotr => Class::Plain,
         I32WrapI64 | I64ExtendI32S | I64ExtendI32U | I32Extend8S | I32Extend16S | I64Extend8S | I64Extend16S
         | I64Extend32S => Class::Plain,
+        // Of the vector instructions those that compare a value with many constants.
+        V128Const { .. } | I16x8Splat | I32x4Splat | I16x8Eq | I32x4Eq | V128And | V128Or | V128AnyTrue => Class::Plain,
         I32Store { memarg }
         | I32Store8 { memarg }
         | I32Store16 { memarg }

@@ -37,11 +37,16 @@ impl Took {
     }
 }
 
-fn tsc() -> u64 {
+/// The time-stamp counter, read when all instructions before are done and before any behind is begun; 0 where there is
+/// none.
+pub fn tsc() -> u64 {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 processor has RDTSC, and Linux leaves it enabled.
+    // SAFETY: every x86-64 processor has LFENCE and RDTSC, and Linux leaves the latter enabled.
     unsafe {
-        std::arch::x86_64::_rdtsc()
+        std::arch::x86_64::_mm_lfence();
+        let now = std::arch::x86_64::_rdtsc();
+        std::arch::x86_64::_mm_lfence();
+        now
     }
     #[cfg(not(target_arch = "x86_64"))]
     0

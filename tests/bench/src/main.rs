@@ -2,6 +2,7 @@
 //!
 //! Timings on shared machines move by a third within minutes: compare ratios of one run, and instruction counts.
 
+mod bpf;
 mod callgrind;
 mod clock;
 mod forward;
@@ -26,6 +27,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum What {
+    /// A classic BPF program in bursts of 64: WebAssembly beside native Rust, the interpreter, libpcap's interpreter and
+    /// the kernel's JIT. Exits with 1 when a budget is missed.
+    Bpf(bpf::Args),
     /// IPv4 forwarding between two null ports, over the whole path.
     Forward(forward::Args),
     /// Steps through the packet path one instruction at a time and counts what must not be there: allocations, locked
@@ -36,6 +40,7 @@ enum What {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.what {
+        What::Bpf(args) => bpf::run(&args, cli.json),
         What::Forward(args) => forward::run(&args, cli.json),
         What::Steady(args) => steady::run(&args, cli.json),
     };

@@ -21,6 +21,12 @@ pub struct Figure {
     pub peer: Option<String>,
     /// That one's nanoseconds per packet.
     pub peer_ns_per_packet: Option<f64>,
+    /// What the project allows, as a multiple of the peer.
+    pub budget_ratio: Option<f64>,
+    /// Whether it stayed within that; null when one of the two was not measured.
+    pub met: Option<bool>,
+    /// Why a figure is null.
+    pub note: Option<String>,
 }
 
 /// Prints figures as JSON lines on standard output, or as a table.
@@ -37,10 +43,7 @@ pub fn print(figures: &[Figure], json: bool) {
     let number = |v: Option<f64>| v.map_or_else(|| "-".into(), |v| format!("{v:.1}"));
     println!("{:<44} {:>8} {:>8} {:>8} {:>8}  peer", "case", "ns/pkt", "cycles", "instr", "budget");
     for f in figures {
-        let peer = match (&f.peer, f.peer_ns_per_packet) {
-            (Some(name), Some(ns)) => format!("{name} {ns:.1} ns"),
-            _ => "-".into(),
-        };
+        let peer = peer_text(f);
         println!(
             "{:<44} {:>8} {:>8} {:>8} {:>8}  {peer}",
             format!("{}/{}", f.bench, f.case),
@@ -50,6 +53,23 @@ pub fn print(figures: &[Figure], json: bool) {
             number(f.budget_cycles),
         );
     }
+}
+
+fn peer_text(f: &Figure) -> String {
+    let mut text = match (&f.peer, f.peer_ns_per_packet, f.ns_per_packet) {
+        (Some(name), Some(peer), Some(ns)) => format!("{name} {peer:.1} ns, {:.2} times", ns / peer),
+        (Some(name), Some(peer), None) => format!("{name} {peer:.1} ns"),
+        (Some(name), None, _) => format!("{name} not measured"),
+        (None, ..) => "-".into(),
+    };
+    if let Some(most) = f.budget_ratio {
+        let verdict = f.met.map_or("", |met| if met { ": met" } else { ": MISSED" });
+        text.push_str(&format!(" (at most {most}{verdict})"));
+    }
+    if let Some(note) = &f.note {
+        text.push_str(&format!(" [{note}]"));
+    }
+    text
 }
 
 /// The middle of some measurements.

@@ -1,5 +1,6 @@
-//! `smpnet bpf`: the filter compiler, without a daemon.
+//! `smpnet bpf`: the filter compiler and its programs, without a daemon.
 
+use super::bpf_eval;
 use super::context::{Failure, Output};
 use crate::config::PoolSection;
 use clap::{Args, Subcommand};
@@ -7,13 +8,14 @@ use serde_json::json;
 use smpnet_bpf::{CompileOptions, Dlt, compile_expr, decimal, disasm};
 use std::path::PathBuf;
 
-/// Compile filter expressions, without a daemon
+/// Compile filter expressions and try programs on packets, without a daemon
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   smpnet bpf compile 'tcp port 80'
   smpnet bpf compile 'udp and host 10.0.0.1' --dlt EN10MB -ddd > udp.ddd
-  smpnet bpf compile 'icmp' --wasm icmp.wasm")]
+  smpnet bpf compile 'icmp' --wasm icmp.wasm
+  smpnet bpf eval --expr 'tcp port 80' --pcap lan0.pcap")]
 pub struct BpfArgs {
     #[command(subcommand)]
     command: Command,
@@ -39,10 +41,14 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = PoolSection::default().cells)]
         pool_cells: u32,
     },
+    Eval(bpf_eval::EvalArgs),
 }
 
 pub fn run(args: &BpfArgs) -> Result<Output, Failure> {
-    let Command::Compile { expr, dlt, form, wasm, pool_cells } = &args.command;
+    let (expr, dlt, form, wasm, pool_cells) = match &args.command {
+        Command::Compile { expr, dlt, form, wasm, pool_cells } => (expr, dlt, form, wasm, pool_cells),
+        Command::Eval(args) => return bpf_eval::run(args),
+    };
     let expr = expr.join(" ");
     let compiled = compile_expr(&expr, *dlt).map_err(|e| Failure::new(e.to_string()))?;
     let program = &compiled.program;

@@ -3,6 +3,9 @@
 
 mod arp;
 mod bpf;
+mod bpf_capture_file;
+mod bpf_eval;
+mod bpf_vectors;
 mod context;
 mod control;
 mod doctor;

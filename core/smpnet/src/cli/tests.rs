@@ -69,6 +69,9 @@ fn what_operators_type_is_understood() {
         "smpnet filter swap f --pass tcp",
         "smpnet bpf compile tcp port 80 --dlt EN10MB -ddd",
         "smpnet bpf compile icmp --wasm f.wasm",
+        "smpnet bpf eval --expr tcp --packet 0800 --wirelen 60 --dlt EN10MB --engine wasm",
+        "smpnet bpf eval --program f.ddd --pcap f.pcap --engine interp --json",
+        "smpnet bpf eval --vectors f.jsonl --engine both",
         "smpnet explain --in lan0 --packet 0800",
         "smpnet --socket /tmp/s doctor --json",
     ] {
@@ -103,6 +106,10 @@ fn what_contradicts_itself_is_refused() {
         "smpnet netstat -i -r",
         "smpnet bpf compile icmp --wasm f.wasm -d",
         "smpnet bpf compile icmp --dlt PPP",
+        "smpnet bpf eval --expr tcp",
+        "smpnet bpf eval --expr tcp --program f.ddd --packet 00",
+        "smpnet bpf eval --expr tcp --packet 00 --pcap f.pcap",
+        "smpnet bpf eval --expr tcp --pcap f.pcap --wirelen 60",
     ] {
         assert!(!parses(line), "{line}");
     }

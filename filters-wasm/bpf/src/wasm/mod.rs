@@ -14,10 +14,11 @@
 //! bytes to keep or 0, is written at [`IO_RESULTS`]` + i * 4`.
 //!
 //! The module has no data segment, writes to no byte of memory 0, grows no memory and calls nothing: it is one function. Every load
-//! is checked against `buflen`; with descriptors inside the pool it cannot trap.
+//! is checked against `buflen` (or, where the outcome does not matter, led to bytes that are there); with descriptors inside the pool it cannot trap.
 
 mod emit;
 mod plan;
+mod runs;
 
 use crate::Program;
 use wasm_encoder::{
@@ -77,7 +78,8 @@ pub fn compile_wasm(program: &Program, options: &CompileOptions) -> Vec<u8> {
 
     let ops = program.ops();
     let mut code = CodeSection::new();
-    code.function(&emit::filter(ops, &plan::plan(ops)));
+    let plan = plan::plan(ops);
+    code.function(&emit::filter(ops, &plan, &runs::runs(ops, &plan)));
 
     let mut module = Module::new();
     module

@@ -238,7 +238,7 @@ fn raw_values(ops: &[Op], reached: &[bool], needs: &[Need]) -> Vec<Option<Size>>
 }
 
 /// Per instruction whether some path from it reads A before setting it.
-fn a_is_used(ops: &[Op]) -> Vec<bool> {
+pub(super) fn a_is_used(ops: &[Op]) -> Vec<bool> {
     let mut used = vec![false; ops.len()];
     for (i, &op) in ops.iter().enumerate().rev() {
         used[i] = match op {
