@@ -1,11 +1,11 @@
-//! vlan and gif, against frames made by hand and, where its modules are there, against the Linux kernel.
+//! vlan and gif, against frames made by hand; `linux_peer` has them against the Linux kernel.
 
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use smpnet_e2e::{Rig, does_not_reach, reaches};
-use smpnet_lab::{Capture, Lab, LabError, Ping, Result, TwoHosts, check, craft, ipv4, mac, run_tests, skip, tests};
+use smpnet_e2e::{Rig, reaches};
+use smpnet_lab::{Capture, Lab, LabError, Ping, Result, TwoHosts, check, craft, ipv4, mac, run_tests, tests};
 
 const SECOND: Duration = Duration::from_secs(1);
 const VLAN: &str = "[[interface]]\nname = \"vlan0\"\nkind = \"vlan\"\noptions = { parent = \"left0\", id = 10 }\n\
@@ -16,22 +16,12 @@ const GIF: &str = "[[interface]]\nname = \"gif0\"\nkind = \"gif\"\noptions = { l
 fn main() -> ExitCode {
     run_tests(&tests![
         a_vlan_takes_and_gives_tagged_frames,
-        a_vlan_answers_linux_8021q,
         another_vlan_id_is_dropped_with_its_reason,
         a_gif_tunnel_takes_and_gives_ip_in_ip,
-        a_gif_tunnel_answers_linux_ipip,
         an_unknown_tunnel_is_dropped_with_its_reason,
         an_error_in_the_tunnel_reaches_the_inner_sender,
         the_path_mtu_of_a_tunnel_is_learned_and_told_to_the_inner_sender,
     ])
-}
-
-/// What the kernel lacks skips the test; everything else fails it.
-fn or_skip(result: Result<()>, module: &str) -> Result<()> {
-    match result {
-        Err(e) if e.is_unsupported() => Err(skip(format!("this kernel has no {module} ({e})"))),
-        other => other,
-    }
 }
 
 fn a_vlan_takes_and_gives_tagged_frames(lab: Lab) -> Result<()> {
@@ -70,18 +60,6 @@ fn a_vlan_takes_and_gives_tagged_frames(lab: Lab) -> Result<()> {
     rig.balanced()
 }
 
-fn a_vlan_answers_linux_8021q(lab: Lab) -> Result<()> {
-    let rig = Rig::start(lab, VLAN)?;
-    or_skip(rig.net.a.add_vlan("eth0", "eth0.10", 10), "8021q")?;
-    rig.net.a.add_addr("eth0.10", [10, 0, 10, 2].into(), 24)?;
-    reaches(&rig.net.a, [10, 0, 10, 1].into())?;
-    rig.net.b.add_route([10, 0, 10, 0].into(), 24, TwoHosts::R_RIGHT)?;
-    reaches(&rig.net.b, [10, 0, 10, 2].into())?;
-    rig.router.ok(&["ifconfig", "vlan0", "destroy"])?;
-    does_not_reach(&rig.net.a, [10, 0, 10, 1].into())?;
-    reaches(&rig.net.a, TwoHosts::R_LEFT)
-}
-
 fn another_vlan_id_is_dropped_with_its_reason(lab: Lab) -> Result<()> {
     let rig = Rig::start(lab, VLAN)?;
     let wire = Capture::open(&rig.net.a, "eth0")?;
@@ -114,13 +92,6 @@ fn a_gif_tunnel_takes_and_gives_ip_in_ip(lab: Lab) -> Result<()> {
         })
     })?;
     rig.balanced()
-}
-
-fn a_gif_tunnel_answers_linux_ipip(lab: Lab) -> Result<()> {
-    let rig = Rig::start(lab, GIF)?;
-    or_skip(rig.net.a.add_ipip("tunl1", TwoHosts::A, TwoHosts::R_LEFT), "ipip")?;
-    rig.net.a.add_addr("tunl1", [10, 0, 7, 2].into(), 30)?;
-    reaches(&rig.net.a, [10, 0, 7, 1].into())
 }
 
 fn an_unknown_tunnel_is_dropped_with_its_reason(lab: Lab) -> Result<()> {

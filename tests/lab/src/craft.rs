@@ -43,6 +43,16 @@ pub fn ip(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, ttl: u8, options: &[u8], p
     p
 }
 
+/// The same packet with this TOS byte (DSCP and ECN) and a right checksum.
+pub fn with_tos(mut packet: Vec<u8>, tos: u8) -> Vec<u8> {
+    let header = usize::from(packet[0] & 15) * 4;
+    packet[1] = tos;
+    packet[10..12].fill(0);
+    let sum = checksum(&packet[..header]);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
 /// A UDP datagram without a checksum.
 pub fn udp(src: u16, dst: u16, payload: &[u8]) -> Vec<u8> {
     let len = (8 + payload.len()) as u16;

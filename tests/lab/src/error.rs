@@ -49,11 +49,6 @@ impl LabError {
             _ => None,
         }
     }
-
-    /// True when the kernel lacks what was asked for (a module that is not there, for example).
-    pub fn is_unsupported(&self) -> bool {
-        matches!(self.errno(), Some(libc::EOPNOTSUPP | libc::ENODEV | libc::EAFNOSUPPORT | libc::ENOENT))
-    }
 }
 
 /// Adds what was tried to an `io::Error`.

@@ -6,20 +6,17 @@ use crate::error::{LabError, Result};
 use crate::host::Host;
 use crate::netlink::{NESTED, Request, attrs, u16_at, u32_at, u64_at};
 
-// Numbers of linux/if_link.h, if_addr.h, rtnetlink.h, neighbour.h, veth.h and if_tunnel.h.
+// Numbers of linux/if_link.h, if_addr.h, rtnetlink.h, neighbour.h and veth.h.
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
-const IFLA_LINK: u16 = 5;
+const IFLA_TXQLEN: u16 = 13;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_STATS64: u16 = 23;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
-const IFLA_VLAN_ID: u16 = 1;
-const IFLA_IPTUN_LOCAL: u16 = 2;
-const IFLA_IPTUN_REMOTE: u16 = 3;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const RTA_DST: u16 = 1;
@@ -170,6 +167,16 @@ impl Host {
         self.netlink().ask(&format!("{}: setting the MTU of {name} to {mtu}", self.name()), r).map(drop)
     }
 
+    /// Sets how many packets wait for a link to take them.
+    ///
+    /// # Errors
+    /// When there is none, or it refuses.
+    pub fn set_queue_length(&self, name: &str, packets: u32) -> Result<()> {
+        let mut r = Request::new(libc::RTM_NEWLINK, 0, &ifinfo(self.link(name)?.index, 0, 0));
+        r.u32(IFLA_TXQLEN, packets);
+        self.netlink().ask(&format!("{}: setting the queue of {name}", self.name()), r).map(drop)
+    }
+
     /// Sets a link's Ethernet address.
     ///
     /// # Errors
@@ -187,37 +194,6 @@ impl Host {
     pub fn delete_link(&self, name: &str) -> Result<()> {
         let r = Request::new(libc::RTM_DELLINK, 0, &ifinfo(self.link(name)?.index, 0, 0));
         self.netlink().ask(&format!("{}: deleting {name}", self.name()), r).map(drop)
-    }
-
-    /// Makes an 802.1Q link over `parent` and brings it up.
-    ///
-    /// # Errors
-    /// [`LabError::is_unsupported`] where the kernel lacks 8021q.
-    pub fn add_vlan(&self, parent: &str, name: &str, id: u16) -> Result<()> {
-        let lower = self.link(parent)?.index;
-        let mut r = Request::new(libc::RTM_NEWLINK, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &[0; 16]);
-        r.text(IFLA_IFNAME, name).u32(IFLA_LINK, lower).nest(IFLA_LINKINFO | NESTED, |r| {
-            r.text(IFLA_INFO_KIND, "vlan").nest(IFLA_INFO_DATA | NESTED, |r| {
-                r.attr(IFLA_VLAN_ID, &id.to_ne_bytes());
-            });
-        });
-        self.netlink().ask(&format!("{}: making vlan {id} on {parent}", self.name()), r)?;
-        self.set_up(name, true)
-    }
-
-    /// Makes an IPv4-in-IPv4 tunnel (RFC 2003) and brings it up.
-    ///
-    /// # Errors
-    /// [`LabError::is_unsupported`] where the kernel lacks ipip.
-    pub fn add_ipip(&self, name: &str, local: Ipv4Addr, remote: Ipv4Addr) -> Result<()> {
-        let mut r = Request::new(libc::RTM_NEWLINK, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &[0; 16]);
-        r.text(IFLA_IFNAME, name).nest(IFLA_LINKINFO | NESTED, |r| {
-            r.text(IFLA_INFO_KIND, "ipip").nest(IFLA_INFO_DATA | NESTED, |r| {
-                r.attr(IFLA_IPTUN_LOCAL, &local.octets()).attr(IFLA_IPTUN_REMOTE, &remote.octets());
-            });
-        });
-        self.netlink().ask(&format!("{}: making the tunnel {name}", self.name()), r)?;
-        self.set_up(name, true)
     }
 
     fn address(&self, kind: u16, flags: i32, name: &str, ip: Ipv4Addr, prefix: u8) -> Result<()> {

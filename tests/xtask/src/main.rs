@@ -7,6 +7,7 @@ mod args;
 mod build;
 mod demo;
 mod features;
+mod kernel;
 mod lookaround;
 mod packages;
 mod parse;

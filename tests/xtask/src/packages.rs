@@ -1,8 +1,10 @@
 //! The system packages that tests use, and how to get them.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use crate::kernel;
 
 /// A package and what shows that it is there.
 struct Package {
@@ -36,10 +38,24 @@ const PACKAGES: &[Package] = &[
     },
     Package { debian: "clang", why: "it compiles filters in C", shows: Shows::Program("clang") },
     Package { debian: "lld", why: "it links filters in C", shows: Shows::Program("wasm-ld") },
+    Package {
+        debian: "qemu-system-x86",
+        why: "vlan and gif are tested against a Linux kernel that has 8021q and ipip",
+        shows: Shows::Program("qemu-system-x86_64"),
+    },
+    Package {
+        debian: "busybox-static",
+        why: "it is the system of the guests that QEMU runs",
+        shows: Shows::Program("busybox"),
+    },
+    Package { debian: "iproute2", why: "guests are configured with it", shows: Shows::Program("ip") },
 ];
 
 fn has_program(name: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // An ordinary user's path may lack the folder where ip is.
+    let usual = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(usual).any(|dir| dir.join(name).is_file())
 }
 
 fn has_library(name: &str) -> bool {
@@ -64,9 +80,17 @@ pub fn is_root() -> bool {
     status.lines().any(|l| l.strip_prefix("Uid:").is_some_and(|r| r.split_whitespace().nth(1) == Some("0")))
 }
 
-/// Installs what is missing, as root on Debian or Ubuntu; otherwise says what to type. Returns a reason for each package
-/// that is still missing.
+/// Installs what is missing, as root on Debian or Ubuntu; otherwise says what to type. Fetches a kernel for guests, which
+/// is unpacked and not installed. Returns a reason for each thing that is still missing.
 pub fn provide() -> Vec<String> {
+    let mut still = install();
+    if let Err(reason) = kernel::provide(is_debian()) {
+        still.push(reason);
+    }
+    still
+}
+
+fn install() -> Vec<String> {
     let missing: Vec<&Package> = PACKAGES.iter().filter(|p| !p.is_there()).collect();
     if missing.is_empty() {
         return vec![];
@@ -75,10 +99,13 @@ pub fn provide() -> Vec<String> {
     let line = format!("apt-get install -y --no-install-recommends {}", names.join(" "));
     if is_debian() && is_root() {
         println!("installing {} ({line})", names.join(", "));
-        if !apt(&["install", "-y", "--no-install-recommends"], &names) {
+        let verb = ["install", "-y", "--no-install-recommends", "--no-remove"];
+        if !apt(&verb, &names) {
             // A fresh container has no package lists.
             apt(&["update"], &[]);
-            apt(&["install", "-y", "--no-install-recommends"], &names);
+            if !apt(&verb, &names) {
+                with_removals(&names);
+            }
         }
     } else if is_debian() {
         println!("for all tests, type once:  sudo {line}");
@@ -87,6 +114,20 @@ pub fn provide() -> Vec<String> {
     }
     let still = missing.iter().filter(|p| !p.is_there());
     still.map(|p| format!("system package {} is missing: {}", p.debian, p.why)).collect()
+}
+
+/// The last resort: packages that belong to another version of QEMU give way; nothing else may be removed.
+fn with_removals(names: &[&str]) {
+    let verb = ["install", "-y", "--no-install-recommends"];
+    let plan = Command::new("apt-get").arg("-s").args(verb).args(names).stderr(Stdio::null()).output();
+    let plan = plan.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    let removed: Vec<&str> = plan.lines().filter_map(|l| l.strip_prefix("Remv ")?.split_whitespace().next()).collect();
+    if !removed.is_empty() && removed.iter().all(|r| r.starts_with("qemu-")) {
+        println!("{} of another version gives way to qemu-system-x86", removed.join(", "));
+        apt(&verb, names);
+    } else if !removed.is_empty() {
+        println!("not installed: apt-get would remove {}", removed.join(", "));
+    }
 }
 
 fn apt(verb: &[&str], names: &[&str]) -> bool {
