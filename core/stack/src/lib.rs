@@ -33,7 +33,9 @@ pub use bpf::{
     BpfFilter, CaptureReader, Captured, CpuStatus, IfTally, Injected, Link, Listener, ListenerOwner, ListenerSpec,
     ListenerStatus, Seen, What, WriteFilter,
 };
-pub use control::{ArpSpec, FilterOpinion, FlowStatus, OFFLOADS, ProtocolStats, StackEvent, encap_key};
+pub use control::{
+    ArpSpec, Beside, FilterOpinion, FlowStatus, OFFLOADS, ProtocolStats, Segments, StackEvent, encap_key,
+};
 pub use error::StackError;
 pub use hash::{RSS_KEY, toeplitz};
 pub use route::{Fib, FibError, FibStats, NextHop, NextHopId, NextHopKind, Way};

@@ -10,8 +10,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layer {
-    /// The Ethernet header. An 802.1Q tag that the driver took off (`pkt_flags::VLAN`) is not in the bytes, so a filter
-    /// does not see it.
+    /// The Ethernet header, with its 802.1Q tag in the bytes even where a driver took it off or will put it in.
     Ether,
     /// The IP header.
     Inet,

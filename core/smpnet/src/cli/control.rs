@@ -155,7 +155,8 @@ The packet is not sent and no counter changes. PACKET is the frame as the interf
 colons are left out. For an interface without Ethernet it begins with the IP header.
 
 Example:
-  smpnet explain --in lan0 --packet '020000000001 020000000002 0800 4500001c...'")]
+  smpnet explain --in lan0 --packet '020000000001 020000000002 0800 4500001c...'
+  smpnet explain --in lan0 --vlan 5 --segments tcp:1448 --packet '020000000001 020000000002 0800 45000fc8...'")]
 pub struct ExplainArgs {
     /// The interface that receives it
     #[arg(long = "in", value_name = "IF")]
@@ -163,10 +164,23 @@ pub struct ExplainArgs {
     /// The packet
     #[arg(long, value_name = "HEX")]
     packet: String,
+    /// The device took an 802.1Q tag with this tag control information off
+    #[arg(long, value_name = "TCI")]
+    vlan: Option<u16>,
+    /// The packet is to be cut into segments: tcp:BYTES or udp:BYTES of payload each
+    #[arg(long, value_name = "PROTO:BYTES")]
+    segments: Option<String>,
 }
 
 pub fn explain(cx: &Context, args: &ExplainArgs) -> Result<Output, Failure> {
-    let steps = cx.client.post("/v1/explain", &json!({"interface": args.interface, "packet": args.packet}))?;
+    let mut body = json!({"interface": args.interface, "packet": args.packet});
+    if let Some(tci) = args.vlan {
+        body["vlan"] = json!(tci);
+    }
+    if let Some(segments) = &args.segments {
+        body["segments"] = json!(segments);
+    }
+    let steps = cx.client.post("/v1/explain", &body)?;
     let rows: Vec<Vec<String>> = steps
         .items()
         .iter()

@@ -470,9 +470,21 @@ pub struct ExplainRequest {
     pub interface: String,
     /// The frame in hex.
     pub packet: String,
+    /// Tag control information of an 802.1Q tag that the device took off.
+    #[serde(default)]
+    pub vlan: Option<u16>,
+    /// `tcp:BYTES` or `udp:BYTES`: the packet is to be cut into segments.
+    #[serde(default)]
+    pub segments: Option<String>,
 }
 
 impl ExplainRequest {
+    /// What is known of the packet beside its bytes.
+    pub fn beside(&self) -> Result<smpnet_stack::Beside, ApiError> {
+        let segments = self.segments.as_deref().map(str::parse::<smpnet_stack::Segments>).transpose();
+        Ok(smpnet_stack::Beside { vlan_tci: self.vlan, segments: segments.map_err(ApiError::bad)? })
+    }
+
     /// The frame.
     pub fn frame(&self) -> Result<Vec<u8>, ApiError> {
         let digits: Vec<u8> = self.packet.bytes().filter(|b| !b.is_ascii_whitespace() && !b":.-".contains(b)).collect();
@@ -521,7 +533,8 @@ mod tests {
 
     #[test]
     fn a_frame_is_read_with_blanks_and_colons() {
-        let r = |p: &str| ExplainRequest { interface: "a".into(), packet: p.into() }.frame();
+        let r =
+            |p: &str| ExplainRequest { interface: "a".into(), packet: p.into(), vlan: None, segments: None }.frame();
         assert_eq!(r("02:00 0aFF").unwrap(), [2, 0, 10, 255]);
         assert_eq!(r("0x0800").unwrap(), [8, 0]);
         assert!(r("080").unwrap_err().error.contains("has 3"));

@@ -246,6 +246,8 @@ fn observing() -> Value {
         "SysctlChange": answer("Before and after.", json!({"name": string(), "old": {}, "new": {}})),
         "ExplainRequest": request("A packet as the interface receives it.", &["interface", "packet"], json!({
             "interface": string(), "packet": {"type": "string", "description": "hex digits"},
+            "vlan": {"type": "integer", "description": "tag control information of an 802.1Q tag that the device took off"},
+            "segments": {"type": "string", "description": "tcp:BYTES or udp:BYTES: to be cut into segments"},
         })),
         "ExplainSteps": list(answer("A decision.", json!({
             "stage": string(), "decision": string(), "detail": string(),

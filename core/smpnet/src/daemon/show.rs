@@ -186,10 +186,11 @@ pub fn config(d: &Daemon, _: &Call) -> Answer {
 
 pub fn explain(d: &Daemon, call: &Call) -> Answer {
     let request: ExplainRequest = call.body()?;
-    let frame = request.frame()?;
+    let (frame, beside) = (request.frame()?, request.beside()?);
     let index = d.router.index(&request.interface).map_err(ApiError::not_found)?;
     let filters = &d.router.filters;
-    to_json(d.router.stack.explain(index, &frame, &|layer, i, dir, packet| filters.opinions(layer, i, dir, packet)))
+    let opinions = |layer, i, dir, packet: &[u8]| filters.opinions(layer, i, dir, packet);
+    to_json(d.router.stack.explain_with(index, &frame, beside, &opinions))
 }
 
 pub fn check(d: &Daemon, call: &Call) -> Answer {

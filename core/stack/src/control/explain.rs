@@ -2,7 +2,7 @@
 
 use crate::hash::FlowKey;
 use crate::inet::arp::{Meaning, meaning};
-use crate::inet::decide::{ErrorKind, Fit, IpInfo, Way, fit, validate, way};
+use crate::inet::decide::{ErrorKind, Fit, IpInfo, Way, fit, segment_len, smaller_segments, validate, way};
 use crate::net::ether::{Address, address, max_frame, takes_tag};
 use crate::net::ifnet::{Attach, Ifnet, Medium};
 use crate::route::{NextHop, NextHopKind};
@@ -11,7 +11,7 @@ use crate::types::{ExplainStep, IfIndex, mac_text};
 use crate::wire::arp::Arp;
 use crate::wire::be16;
 use crate::wire::ethernet::{Ethernet, HEADER_LEN, TYPE_ARP, TYPE_IPV4, TYPE_VLAN, VLAN_TAG_LEN};
-use smpnet_abi::{DropReason, EncapKey, pkt_flags};
+use smpnet_abi::{DropReason, EncapKey, offload, pkt_flags};
 use smpnet_runtime::{Dir, Layer};
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -27,12 +27,61 @@ pub struct FilterOpinion {
     pub detail: String,
 }
 
+/// What a device says of a packet beside its bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// Tag control information of an 802.1Q tag that is not in the bytes.
+    pub vlan_tci: Option<u16>,
+    /// The packet is to be cut into segments.
+    pub segments: Option<Segments>,
+}
+
+/// Segments with so many bytes of payload each, 1 to 65,535.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segments {
+    /// Of a TCP stream over IPv4.
+    Tcp(u16),
+    /// UDP datagrams.
+    Udp(u16),
+}
+
+impl Segments {
+    fn flags(self) -> u32 {
+        match self {
+            Segments::Tcp(_) => pkt_flags::GSO_TCP4,
+            Segments::Udp(_) => pkt_flags::GSO_UDP,
+        }
+    }
+
+    fn size(self) -> u16 {
+        match self {
+            Segments::Tcp(n) | Segments::Udp(n) => n,
+        }
+    }
+}
+
+impl std::str::FromStr for Segments {
+    type Err = String;
+
+    /// `tcp:BYTES` or `udp:BYTES`.
+    fn from_str(s: &str) -> Result<Segments, String> {
+        let size = |n: &str| n.parse().ok().filter(|n| *n > 0);
+        let parsed = match s.split_once(':') {
+            Some(("tcp", n)) => size(n).map(Segments::Tcp),
+            Some(("udp", n)) => size(n).map(Segments::Udp),
+            _ => None,
+        };
+        parsed.ok_or_else(|| format!("segments are `tcp:BYTES` or `udp:BYTES` (1 to 65535), not `{s}`"))
+    }
+}
+
 /// Asked for the filters' opinions: layer, interface, direction, and the packet as the filters see it.
 type Filters<'f> = dyn Fn(Layer, IfIndex, Dir, &[u8]) -> Vec<FilterOpinion> + 'f;
 
 struct Walk<'s> {
     s: &'s Stack,
     filters: &'s Filters<'s>,
+    segments: Option<Segments>,
     steps: Vec<ExplainStep>,
 }
 
@@ -40,10 +89,26 @@ impl Stack {
     /// Walks a frame (or an IP packet, for raw IP interfaces) that would come in by an interface through the running
     /// configuration. `filters` is asked what the filters at each hook say; it must change nothing.
     pub fn explain(&self, index: IfIndex, frame: &[u8], filters: &Filters<'_>) -> Vec<ExplainStep> {
-        let mut w = Walk { s: self, filters, steps: Vec::new() };
-        match self.ifs.get_control(index.get()) {
-            Some(ifp) => w.input(&ifp, frame),
-            None => w.step("interface", "no such interface", format!("index {index}")),
+        self.explain_with(index, frame, Beside::default(), filters)
+    }
+
+    /// As [`Stack::explain`], of a packet of which the device says more than its bytes do.
+    pub fn explain_with(
+        &self,
+        index: IfIndex,
+        frame: &[u8],
+        beside: Beside,
+        filters: &Filters<'_>,
+    ) -> Vec<ExplainStep> {
+        let mut w = Walk { s: self, filters, segments: beside.segments, steps: Vec::new() };
+        match (self.ifs.get_control(index.get()), beside.vlan_tci) {
+            (Some(ifp), Some(tci)) if ifp.medium == Medium::Ether && frame.len() >= HEADER_LEN => {
+                // The path puts it in its place too, where anybody looks.
+                let tag = [&TYPE_VLAN.to_be_bytes()[..], &tci.to_be_bytes()].concat();
+                w.input(&ifp, &[&frame[..12], &tag, &frame[12..]].concat());
+            }
+            (Some(ifp), _) => w.input(&ifp, frame),
+            (None, _) => w.step("interface", "no such interface", format!("index {index}")),
         }
         w.steps
     }
@@ -108,7 +173,7 @@ impl Walk<'_> {
             Address::Broadcast => pkt_flags::BCAST,
             Address::Multicast => pkt_flags::MCAST,
         };
-        if frame.len() > max_frame(ifp.mtu) as usize {
+        if frame.len() > max_frame(ifp.mtu) as usize && self.segments.is_none() {
             self.dropped("ether", DropReason::Oversize, None);
             return;
         }
@@ -259,16 +324,33 @@ impl Walk<'_> {
             self.dropped("forward", DropReason::IfDown, Some(ErrorKind::HostUnreach));
             return;
         };
-        match fit(u32::from(info.total_len), info.df(), out.mtu) {
+        if egress == ifp.index.get()
+            && self.s.tunables.redirect.load(Relaxed) != 0
+            && info.header_len == 20
+            && ifp.medium == Medium::Ether
+            && ifp.on_link(info.src)
+            && ifp.on_link(next)
+        {
+            self.step("redirect", "sent", format!("{} is a neighbour of the source", Ipv4Addr::from_bits(next)));
+        }
+        let (flags, mut size) = self.segments.map_or((0, 0), |s| (s.flags(), s.size()));
+        let segment = segment_len(packet, info, flags, size);
+        match fit(segment, info.df(), out.mtu) {
             Fit::Drop(reason, error) => {
                 self.dropped("forward", reason, error);
                 return;
             }
+            Fit::Fragment if flags != 0 => {
+                let Some(smaller) = smaller_segments(segment, flags, size, out.mtu) else {
+                    self.dropped("forward", DropReason::IpCannotFragment, None);
+                    return;
+                };
+                let detail = format!("{smaller} bytes each, because the MTU of {} is {}", out.name, out.mtu);
+                self.step("forward", "smaller segments", detail);
+                size = smaller;
+            }
             Fit::Fragment => self.step("forward", "fragmented", format!("the MTU of {} is {}", out.name, out.mtu)),
             Fit::Fits => self.step("forward", "forwarded", format!("ttl {} on {}", info.ttl - 1, out.name)),
-        }
-        if egress == ifp.index.get() && ifp.on_link(info.src) && ifp.on_link(next) {
-            self.step("redirect", "sent", format!("{} is a neighbour of the source", Ipv4Addr::from_bits(next)));
         }
         let mut sent = packet.to_vec();
         crate::inet::input::decrement_ttl(&mut sent);
@@ -292,6 +374,20 @@ impl Walk<'_> {
                     return;
                 }
             }
+        }
+        if let Some(segments) = self.segments {
+            let headers = segment - u32::from(segments.size());
+            let n = (packet.len() as u32).saturating_sub(headers).div_ceil(u32::from(size.max(1)));
+            let able = match segments {
+                Segments::Tcp(_) => offload::TSO4 | offload::TX_CSUM,
+                Segments::Udp(_) => offload::USO | offload::TX_CSUM,
+            };
+            let by = match &out.attach {
+                Attach::Kind(_) if out.medium == Medium::Ether => "later, by the port that it leaves through",
+                Attach::Port(_) if out.offloads & able == able => "by the port",
+                _ => "in software",
+            };
+            self.step("segments", "cut", format!("{n} of up to {} bytes, {by}", headers + u32::from(size)));
         }
         match &out.attach {
             Attach::Kind(_) => self.step("output", "to interface kind", out.name.to_string()),

@@ -4,6 +4,7 @@ use crate::hash::FlowKey;
 use crate::route::{NextHop, NextHopKind};
 use crate::wire::checksum::{checksum, header20_ok};
 use crate::wire::ipv4::{DF, MF, OFFSET_MASK, proto};
+use crate::wire::tcp::Tcp;
 use crate::wire::{be16, be32};
 use smpnet_abi::{DropReason, pkt_flags};
 
@@ -207,6 +208,31 @@ pub(crate) fn way(dst: u32, flags: u32, rcvif: u32, hop: NextHop, forwarding: bo
         NextHopKind::Reject => Way::Drop(DropReason::IpReject, Some(ErrorKind::HostUnreach)),
         _ => Way::Drop(DropReason::IpNoRoute, Some(ErrorKind::NetUnreach)),
     }
+}
+
+/// Flags of packets that will be cut into segments.
+pub(crate) const GSO: u32 = pkt_flags::GSO_TCP4 | pkt_flags::GSO_TCP6 | pkt_flags::GSO_UDP;
+
+/// Bytes of the IP packet on the wire: the packet, or one of the segments of `gso_size` that it will be cut into. `b` begins
+/// at the IP header.
+#[inline(always)]
+pub(crate) fn segment_len(b: &[u8], info: &IpInfo, flags: u32, gso_size: u16) -> u32 {
+    if flags & GSO == 0 {
+        return u32::from(info.total_len);
+    }
+    let l4 = if flags & pkt_flags::GSO_UDP != 0 {
+        8
+    } else {
+        b.get(usize::from(info.header_len)..).and_then(Tcp::parse).map_or(20, |t| t.header_len)
+    };
+    u32::from(info.header_len) + l4 as u32 + u32::from(gso_size)
+}
+
+/// The size that segments are made to fit an MTU with: a sender of TCP that may be fragmented does not care where the cuts
+/// are. UDP segments are messages, which cannot be cut elsewhere.
+pub(crate) fn smaller_segments(segment: u32, flags: u32, gso_size: u16, mtu: u32) -> Option<u16> {
+    let headers = segment - u32::from(gso_size);
+    (flags & pkt_flags::GSO_TCP4 != 0 && mtu > headers).then(|| (mtu - headers) as u16)
 }
 
 /// How a packet fits the way out.

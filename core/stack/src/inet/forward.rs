@@ -1,6 +1,6 @@
 //! Forwarding and output of IPv4 packets whose way the flow cache does not know.
 
-use super::decide::{ErrorKind, Fit, IpInfo, Way, fit, way};
+use super::decide::{ErrorKind, Fit, GSO, IpInfo, Way, fit, segment_len, smaller_segments, way};
 use super::input::decrement_ttl;
 use crate::flow::{FlowRoute, NO_NEIGHBOUR};
 use crate::hash::FlowKey;
@@ -14,8 +14,6 @@ use crate::wire::ethernet::{BROADCAST, Ethernet, HEADER_LEN, TYPE_IPV4, mac_from
 use crate::wire::ipv4::Ipv4;
 use smpnet_abi::{Cell, DropReason, pkt_flags};
 use std::sync::atomic::Ordering::Relaxed;
-
-const GSO: u32 = pkt_flags::GSO_TCP4 | pkt_flags::GSO_TCP6 | pkt_flags::GSO_UDP;
 
 /// What is known of a packet that goes out.
 pub(crate) struct Out<'i> {
@@ -99,32 +97,19 @@ impl<'a> Path<'a> {
         self.ip_send(out, c, next, &Out { info, hash: info.hash, forwarded: cacheable });
     }
 
-    /// Bytes of the IP packet on the wire: the packet, or one of the segments that it will be cut into.
     fn segment_len(&self, c: Cell, info: &IpInfo) -> u32 {
         let p = self.packet(c);
-        let h = p.hdr();
-        if h.flags & GSO == 0 {
-            return u32::from(info.total_len);
-        }
-        let l4 = if h.flags & pkt_flags::GSO_UDP != 0 {
-            8
-        } else {
-            let at = usize::from(info.header_len);
-            p.data().get(at..).and_then(crate::wire::tcp::Tcp::parse).map_or(20, |t| t.header_len)
-        };
-        u32::from(info.header_len) + l4 as u32 + u32::from(h.gso_size)
+        segment_len(p.data(), info, p.hdr().flags, p.hdr().gso_size)
     }
 
-    /// Makes the segments that a TCP packet will be cut into fit an MTU; a sender that may be fragmented does not care
-    /// where the cuts are. UDP segments are messages, which cannot be cut elsewhere.
+    /// Makes the segments that a packet will be cut into fit an MTU; false when that cannot be.
     fn shrink_segments(&self, c: Cell, info: &IpInfo, mtu: u32) -> bool {
-        let headers = self.segment_len(c, info) - u32::from(self.packet(c).hdr().gso_size);
+        let segment = self.segment_len(c, info);
         let mut p = self.packet(c);
-        if p.hdr().flags & pkt_flags::GSO_TCP4 == 0 || mtu <= headers {
-            return false;
-        }
-        p.hdr_mut().gso_size = (mtu - headers) as u16;
-        true
+        let h = p.hdr_mut();
+        let size = smaller_segments(segment, h.flags, h.gso_size, mtu);
+        h.gso_size = size.unwrap_or(h.gso_size);
+        size.is_some()
     }
 
     /// Sends a packet to a neighbour of an interface: resolves it, puts the link header in front and stages it; or holds it

@@ -124,6 +124,9 @@ impl<'a> Path<'a> {
 
     /// Hands frames to the protocols.
     pub(super) fn ether_demux(&mut self, ifp: &'a Ifnet, burst: &Burst) {
+        if burst.is_empty() {
+            return;
+        }
         let mut ip = Burst::new();
         for c in burst.iter() {
             let mut p = self.packet(c);

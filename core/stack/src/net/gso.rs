@@ -216,7 +216,7 @@ impl<'a> Path<'a> {
 }
 
 /// Puts an 802.1Q tag from the header into the bytes.
-fn insert_tag(p: &mut smpnet_runtime::Packet<'_>) -> bool {
+pub(super) fn insert_tag(p: &mut smpnet_runtime::Packet<'_>) -> bool {
     let tci = p.hdr().vlan_tci;
     if p.data().len() < HEADER_LEN || p.push_front(VLAN_TAG_LEN).is_none() {
         return false;

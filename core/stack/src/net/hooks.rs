@@ -1,6 +1,7 @@
 //! Where packets pass the filters: the hooks for all interfaces first, then those of the interface.
 
 use super::counters::{Account, IpStat};
+use super::gso::insert_tag;
 use super::ifnet::Ifnet;
 use super::path::Path;
 use crate::inet::decide::{ErrorKind, validate};
@@ -44,6 +45,9 @@ impl<'a> Path<'a> {
             (_, Dir::In) => (&self.s.hooks.inet_in, &ifp.shared.hooks.inet_in),
             (_, Dir::Out) => (&self.s.hooks.inet_out, &ifp.shared.hooks.inet_out),
         };
+        if layer == Layer::Ether {
+            self.tags_into_bytes(ifp, burst);
+        }
         let cx = HookCx {
             cpu: self.cpu,
             pool: self.pool,
@@ -112,6 +116,25 @@ impl<'a> Path<'a> {
             });
         }
         edits
+    }
+
+    /// Filters of frames see an 802.1Q tag in its place, whether the device took it off (or will put it in) or not. What
+    /// comes behind the hooks takes tags either way.
+    fn tags_into_bytes(&mut self, ifp: &'a Ifnet, burst: &mut Burst) {
+        let flags = burst.iter().fold(0, |all, c| all | self.packet(c).hdr().flags);
+        if flags & pkt_flags::VLAN == 0 {
+            return;
+        }
+        let mut kept = Burst::new();
+        for c in burst.iter() {
+            let mut p = self.packet(c);
+            if p.hdr().flags & pkt_flags::VLAN != 0 && !insert_tag(&mut p) {
+                self.drop_on(ifp, DropReason::NoBuffer, c);
+                continue;
+            }
+            kept.push(c);
+        }
+        *burst = kept;
     }
 
     /// Tells the sender of a packet that a filter wants none of it. The packet stays the caller's.

@@ -123,6 +123,58 @@ fn what_a_filter_rejects_is_dropped_and_its_sender_is_told() {
     }
 }
 
+/// Drops frames tagged with one id, as `vlan 5` does, and counts the tagged and all.
+struct Vlan5([AtomicU64; 2]);
+
+impl PfilHook for Vlan5 {
+    fn name(&self) -> &str {
+        "vlan 5"
+    }
+
+    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
+        for (c, v) in cells.iter().zip(verdicts) {
+            let p = cx.pool.packet(*c);
+            self.0[1].fetch_add(1, Ordering::Relaxed);
+            if p.data()[12..14] == [0x81, 0] {
+                self.0[0].fetch_add(1, Ordering::Relaxed);
+            }
+            if p.data()[12..16] == [0x81, 0, 0, 5] {
+                *v = verdict::DROP;
+            }
+        }
+    }
+}
+
+#[test]
+fn filters_of_frames_see_a_tag_that_the_device_took_off() {
+    let mut r = Rig::router();
+    let (mac_a, packet) = (r.mac(0), udp("10.0.1.2", "10.0.2.2", 9, 5000, b"priority tagged or not"));
+    let wire = |tci| Wire {
+        bytes: ip_frame(mac_a, mac(HOST_A), &packet),
+        flags: pkt_flags::VLAN,
+        vlan_tci: tci,
+        ..Wire::default()
+    };
+    for _ in 0..2 {
+        r.send_wire(0, wire(0xe000));
+        assert_eq!(r.take(1).len(), 1, "id 0 counts as untagged");
+        r.send_wire(0, wire(5));
+    }
+    assert_eq!(r.dropped(DropReason::VlanUnknown), 2);
+    let hook = Arc::new(Vlan5(Default::default()));
+    r.stack.pfil_attach(Layer::Ether, None, Dirs::In, 0, hook.clone()).unwrap();
+    r.send_wire(0, wire(5));
+    assert_eq!((r.dropped(DropReason::Filtered), r.dropped(DropReason::VlanUnknown)), (1, 2));
+    r.send_wire(0, wire(6));
+    assert_eq!((r.dropped(DropReason::Filtered), r.dropped(DropReason::VlanUnknown)), (1, 3));
+    r.send_wire(0, wire(0xe000));
+    r.host_a(&packet);
+    let out = r.take(1);
+    assert_eq!((out.len(), &out[0], ip_of(&out[0]).0.ttl), (2, &out[1], 63), "and goes on as without the filter");
+    assert_eq!(hook.0.each_ref().map(|n| n.load(Ordering::Relaxed)), [3, 4]);
+    r.balanced();
+}
+
 #[test]
 fn a_rejected_packet_that_must_not_be_answered_is_only_dropped() {
     let mut r = Rig::router();

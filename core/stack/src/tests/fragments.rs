@@ -219,6 +219,7 @@ fn tcp_wire(r: &Rig, n: usize, frag: u16) -> Wire {
         gso_size: 1448,
         csum_start: 34,
         csum_offset: 16,
+        ..Wire::default()
     }
 }
 
@@ -276,6 +277,7 @@ fn udp_wire(r: &Rig, n: usize, gso_size: u16) -> Wire {
         gso_size,
         csum_start: 34,
         csum_offset: 6,
+        ..Wire::default()
     }
 }
 

@@ -2,6 +2,7 @@ use super::frames::*;
 use super::rig::*;
 use crate::wire::icmp::{ty, unreach};
 use crate::wire::ipv4::proto;
+use crate::{Beside, Segments};
 use smpnet_abi::DropReason;
 
 #[test]
@@ -132,4 +133,45 @@ fn explain_tells_the_way_and_changes_nothing() {
     assert_eq!((r.stack.accounting(), r.stack.drops()), before);
     r.run();
     assert!(r.take(1).is_empty());
+}
+
+#[test]
+fn explain_knows_segments_tags_and_redirects() {
+    let r = Rig::router();
+    let index = r.index(0);
+    let tell = |packet: &[u8], beside: Beside| -> Vec<String> {
+        let f = ip_frame(r.mac(0), mac(HOST_A), packet);
+        let steps = r.stack.explain_with(index, &f, beside, &|_, _, _, _| Vec::new());
+        steps.into_iter().map(|s| format!("{} {}: {}", s.stage, s.decision, s.detail)).collect()
+    };
+    let has = |steps: &[String], what: &str| steps.iter().any(|s| s.starts_with(what));
+    let segments = |s: &str| Beside { segments: Some(s.parse().unwrap()), ..Beside::default() };
+    let large = udp("10.0.1.2", "10.0.2.2", 1, 2, &[0; 4000]);
+    // Without a word of the device it is no frame of this interface.
+    assert!(tell(&large, Beside::default()).last().unwrap().starts_with("ether drop oversize"));
+    let steps = tell(&large, segments("udp:1000"));
+    assert!(has(&steps, "segments cut: 4 of up to 1028 bytes, in software"), "{steps:?}");
+    assert!(has(&steps, "output sent"));
+    let steps = tell(&large, segments("udp:1473"));
+    assert!(has(&steps, "forward drop ip_cannot_fragment"), "{steps:?}");
+    let mut tcp = vec![0; 20];
+    tcp[12] = 5 << 4;
+    tcp.extend_from_slice(&[0; 3000]);
+    let tcp = packet(header("10.0.1.2", "10.0.2.2", 6, tcp.len()), &tcp);
+    let steps = tell(&tcp, segments("tcp:2000"));
+    assert!(has(&steps, "forward smaller segments: 1460 bytes each"), "{steps:?}");
+    assert!(has(&steps, "segments cut: 3 of up to 1500 bytes, in software"), "{steps:?}");
+    for wrong in ["udp", "udp:0", "sctp:5", "tcp:65536"] {
+        assert!(wrong.parse::<Segments>().is_err(), "{wrong}");
+    }
+    let tag = |vlan_tci| Beside { vlan_tci: Some(vlan_tci), ..Beside::default() };
+    let small = udp("10.0.1.2", "10.0.2.2", 1, 2, b"");
+    assert!(has(&tell(&small, tag(5)), "vlan drop vlan_unknown"));
+    assert!(has(&tell(&small, tag(0xe000)), "output sent"));
+    // Back to where it came from.
+    r.route("172.16.0.0/16", "10.0.1.2");
+    let back = udp("10.0.1.9", "172.16.0.1", 1, 2, b"");
+    assert!(has(&tell(&back, Beside::default()), "redirect sent: 10.0.1.2"));
+    r.rt.sysctl().set("net.inet.ip.redirect", "0").unwrap();
+    assert!(!has(&tell(&back, Beside::default()), "redirect"));
 }

@@ -21,6 +21,7 @@ pub struct Wire {
     pub gso_size: u16,
     pub csum_start: u16,
     pub csum_offset: u16,
+    pub vlan_tci: u16,
 }
 
 /// A port in memory.
@@ -100,6 +101,7 @@ unsafe extern "C" fn rx_burst(p: *mut c_void, _: u32, worker: u32, cells: *mut C
         h.gso_size = w.gso_size;
         h.csum_start = if w.csum_start == 0 { 0 } else { off + w.csum_start };
         h.csum_offset = w.csum_offset;
+        h.vlan_tci = w.vlan_tci;
         out[n] = c[0];
         n += 1;
     }
@@ -135,6 +137,7 @@ unsafe extern "C" fn tx_burst(p: *mut c_void, _: u32, worker: u32, cells: *const
             gso_size: h.gso_size,
             csum_start: start,
             csum_offset: h.csum_offset,
+            vlan_tci: h.vlan_tci,
         });
     }
     pool.free(cpu, &cells[..take]);

@@ -212,7 +212,7 @@ fn packets_of_several_segments_are_cut_before_a_tunnel_wraps_them() {
     let payload = udp_payload("10.0.1.2", "172.16.0.9", 1, 2, &data);
     let f = ip_frame(r.mac(0), mac(HOST_A), &packet(header("10.0.1.2", "172.16.0.9", 17, payload.len()), &payload));
     let flags = pkt_flags::GSO_UDP | OPEN;
-    r.send_wire(0, Wire { bytes: f, flags, gso_size: 1000, csum_start: 34, csum_offset: 6 });
+    r.send_wire(0, Wire { bytes: f, flags, gso_size: 1000, csum_start: 34, csum_offset: 6, ..Wire::default() });
     let out = r.take_wires(1);
     assert_eq!(out.len(), 3);
     for w in &out {
