@@ -12,8 +12,14 @@ pub mod direction {
     pub const OUT: u32 = 2;
 }
 
-/// What a filter says of a packet: the low 8 bits of a verdict. MARK carries the mark in `PktHdr::mark`, which a native
-/// filter writes itself.
+/// Bits of [`FilterTable::flags`].
+pub mod filter_flags {
+    /// A verdict depends on the packet, the interface and the direction alone, no packet is ever taken, and being asked
+    /// changes nothing: `smpnet explain` may ask.
+    pub const STATELESS: u32 = 1 << 0;
+}
+
+/// What a filter says of a packet; any other value is a fault. A native filter writes marks into `PktHdr::mark` itself.
 pub mod verdict {
     /// Goes on.
     pub const PASS: u32 = 0;
@@ -48,7 +54,7 @@ pub struct FilterConfig {
 pub struct FilterTable {
     /// Bytes of this table.
     pub size: u32,
-    /// Always 0.
+    /// Bits of [`filter_flags`].
     pub flags: u32,
     /// Name of the filter; static.
     pub name: Text,
@@ -63,8 +69,9 @@ pub struct FilterTable {
     ) -> i32,
     /// Ends an instance that no worker can be in any more.
     pub destroy: unsafe extern "C" fn(handle: *mut c_void) -> i32,
-    /// Judges `n` packets at a hook of `ifindex`: one of [`verdict`] for each into `verdicts`. Returns 0 or
-    /// [`crate::FAULT`]; also with that, packets whose verdict is CONSUMED are the filter's.
+    /// Judges `n` packets at a hook of `ifindex`: one of [`verdict`] for each into `verdicts`, which holds PASS for all of
+    /// them at the call. Returns 0 or [`crate::FAULT`] (after `HostServices::fault` of interface 0 with the reason); also
+    /// with that, packets whose verdict is CONSUMED are the filter's, and only those.
     pub filter: unsafe extern "C" fn(
         handle: *mut c_void,
         worker: u32,

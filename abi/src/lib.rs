@@ -53,7 +53,7 @@ pub use driver::{
     DriverTable, LinkState, MacAddr, NamedCounter, PortConfig, PortInfo, PortStats, RX_FAULT, offload, port_flags,
 };
 pub use drop::DropReason;
-pub use filter::{FilterConfig, FilterTable, direction, verdict};
+pub use filter::{FilterConfig, FilterTable, direction, filter_flags, verdict};
 pub use host::{
     CalloutFn, CounterDesc, EncapKey, HostServices, IfInfo, SysctlGetFn, SysctlSetFn, WORKER_NONE, WorkFn, if_flags,
     log_level,

@@ -142,7 +142,11 @@
 /* Going out. */
 #define SMPNET_DIRECTION_OUT 2u
 
-/* What a filter says of a packet: the low 8 bits of a verdict. MARK carries the mark in `PktHdr::mark`, which a native filter writes itself. */
+/* Bits of [`FilterTable::flags`]. */
+/* A verdict depends on the packet, the interface and the direction alone, no packet is ever taken, and being asked changes nothing: `smpnet explain` may ask. */
+#define SMPNET_FILTER_FLAGS_STATELESS (1u << 0)
+
+/* What a filter says of a packet; any other value is a fault. A native filter writes marks into `PktHdr::mark` itself. */
 /* Goes on. */
 #define SMPNET_VERDICT_PASS 0u
 /* Is dropped, counted as `filtered`. */
@@ -1233,7 +1237,7 @@ typedef struct smpnet_filter_table {
    */
   uint32_t size;
   /*
-   Always 0.
+   Bits of [`filter_flags`].
    */
   uint32_t flags;
   /*
@@ -1256,8 +1260,9 @@ typedef struct smpnet_filter_table {
    */
   int32_t (*destroy)(void *handle);
   /*
-   Judges `n` packets at a hook of `ifindex`: one of [`verdict`] for each into `verdicts`. Returns 0 or
-   [`crate::FAULT`]; also with that, packets whose verdict is CONSUMED are the filter's.
+   Judges `n` packets at a hook of `ifindex`: one of [`verdict`] for each into `verdicts`, which holds PASS for all of
+   them at the call. Returns 0 or [`crate::FAULT`] (after `HostServices::fault` of interface 0 with the reason); also
+   with that, packets whose verdict is CONSUMED are the filter's, and only those.
    */
   int32_t (*filter)(void *handle,
                     uint32_t worker,

@@ -111,7 +111,7 @@ pub use {
     callout::{CalloutFunc, CalloutId, Stopped},
     clock::now_ns,
     pfil::{Dir, HookCx, HookId, Layer, PfilHead, PfilHook},
-    pool::{BadPacket, Burst, HugePages, Packet, Pool, PoolConfig, PoolError, PoolStats, Segments},
+    pool::{BadPacket, Burst, Earlier, HugePages, Packet, Pool, PoolConfig, PoolError, PoolStats, Segments},
     runtime::{ManualWorker, Runtime, RuntimeConfig, RuntimeError, StopReport},
     softint::{SoftintFunc, SoftintId, SoftintLevel},
     sysctl::{Get, Node, Set, Sysctl, SysctlError, Value},

@@ -22,6 +22,7 @@ pub fn check_file(file: &str, text: &str) -> Checked {
     let world = World {
         drivers: Some(&catalogue.drivers),
         kinds: Some(&catalogue.kinds),
+        natives: Some(&catalogue.filters),
         sysctl: catalogue.sysctl.as_deref(),
         devices: devices.as_deref(),
         compile: Some(&compile_filter),
@@ -54,6 +55,6 @@ pub fn compile_filter(f: &Filter) -> Result<(), FilterFault> {
         FilterSource::Wasm { file, bytes } if !bytes.starts_with(b"\0asm") => {
             Err(fault(format!("{file} is not a WebAssembly module")))
         }
-        FilterSource::Wasm { .. } => Ok(()),
+        FilterSource::Wasm { .. } | FilterSource::Native { .. } => Ok(()),
     }
 }

@@ -10,6 +10,7 @@ use smpnet_abi::{
 };
 use smpnet_runtime::{CalloutId, Cpu, Node, Runtime, Stopped, Value, WorkerCx};
 use smpnet_stack::{IfIndex, Stack};
+use std::cell::RefCell;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
@@ -389,11 +390,24 @@ unsafe extern "C" fn link_event(ifindex: u32, link: *const LinkState) {
     });
 }
 
+thread_local! {
+    /// What a plugin said last, on this thread, of something of its own that is no interface: a filter.
+    static LAST_FAULT: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// The fault of no interface that a plugin reported last on this thread: what a filter says before it returns FAULT.
+pub(crate) fn take_fault() -> Option<String> {
+    LAST_FAULT.with(|last| last.borrow_mut().take())
+}
+
 unsafe extern "C" fn fault(ifindex: u32, what: Text) {
     serve((), |cx| {
         // SAFETY: by the ABI, a text that is valid through the call.
         let what = unsafe { what.to_str_lossy() };
         tracing::error!(ifindex, "a plugin reports a fault: {what}");
+        if ifindex == 0 {
+            LAST_FAULT.with(|last| *last.borrow_mut() = Some(what.clone().into_owned()));
+        }
         cx.stack.fault(ifindex, &what);
     });
 }

@@ -2,10 +2,12 @@
 //!
 //! - [`config`] reads the configuration file and says what is wrong with it, [`check`] with all that this machine knows;
 //! - [`apply`] finds the difference to what runs, and makes it as one transaction;
-//! - [`loader`] loads plugins, [`host`] is what they get from us, [`plugins`] knows where they are;
+//! - [`loader`] loads plugins, [`host`] is what they get from us, [`plugins`] knows where they are, [`native`] puts their
+//!   packet filters on hooks;
 //! - [`daemon`] runs a router and serves the control API, whose machinery is [`api`];
 //! - [`cli`] is the command line, which talks to a daemon by [`client`]; [`doctor`] looks at the machine.
 
+mod answers;
 pub mod api;
 pub mod apply;
 pub mod check;
@@ -16,4 +18,5 @@ pub mod daemon;
 pub mod doctor;
 pub mod host;
 pub mod loader;
+pub mod native;
 pub mod plugins;

@@ -6,7 +6,7 @@ use crate::{
     loader::{PluginRegistry, PluginState},
 };
 use serde_json::Value;
-use smpnet_abi::{DriverTable, HostServices, IfKindTable};
+use smpnet_abi::{DriverTable, FilterTable, HostServices, IfKindTable};
 use smpnet_runtime::{HugePages, PoolConfig, Runtime, RuntimeConfig};
 use smpnet_stack::Stack;
 use std::{
@@ -18,7 +18,8 @@ use tracing::{debug, error, info};
 /// Where a system package puts plugins.
 const SYSTEM_DIR: &str = "/usr/lib/smpnet/plugins";
 
-/// The plugins of this process.
+/// The plugins of this process; clones are of the same.
+#[derive(Clone)]
 pub struct Plugins {
     registry: Arc<PluginRegistry>,
 }
@@ -56,10 +57,19 @@ impl Plugins {
         self.registry.kind(name).ok_or_else(|| self.unknown("kind", name))
     }
 
+    /// The native filter of that name.
+    pub fn filter(&self, name: &str) -> Result<&'static FilterTable, String> {
+        self.registry.filter(name).ok_or_else(|| self.unknown("filter", name))
+    }
+
     fn unknown(&self, what: &str, name: &str) -> String {
         let known = self.registry.names(what);
         let hint = did_you_mean(name, &known).map(|h| format!(" ({h})")).unwrap_or_default();
-        let what = if what == "kind" { "interface kind" } else { what };
+        let what = match what {
+            "kind" => "interface kind",
+            "filter" => "native filter",
+            other => other,
+        };
         format!("unknown {what} \"{name}\"{hint}")
     }
 
@@ -71,6 +81,11 @@ impl Plugins {
     /// Names of all interface kinds.
     pub fn kinds(&self) -> Vec<String> {
         self.registry.names("kind").into_iter().map(str::to_owned).collect()
+    }
+
+    /// Names of all native filters.
+    pub fn filters(&self) -> Vec<String> {
+        self.registry.names("filter").into_iter().map(str::to_owned).collect()
     }
 
     /// All plugins, loaded and refused, for people and programs.
@@ -85,12 +100,12 @@ impl Plugins {
         Ok(serde_json::to_value(status).unwrap_or_default())
     }
 
-    /// Notes that something which a driver or kind made was taken out of service.
+    /// Notes that something which a driver, kind or filter made was taken out of service.
     pub fn quarantine(&self, name: &str, reason: &str) {
         self.registry.quarantine(name, reason);
     }
 
-    /// Counts that a driver or kind made nothing, and adds the plugin's file to the reason that it gave.
+    /// Counts that a driver, kind or filter made nothing, and adds the plugin's file to the reason that it gave.
     pub fn not_made(&self, name: &str, reason: &str) -> String {
         self.registry.not_made(name, reason)
     }
@@ -124,6 +139,8 @@ pub struct Catalogue {
     pub drivers: Vec<String>,
     /// Interface kinds.
     pub kinds: Vec<String>,
+    /// Native filters.
+    pub filters: Vec<String>,
     /// Sysctl nodes that can be written; `None` when no router could be made to ask.
     pub sysctl: Option<Vec<String>>,
     /// Folders that were searched.
@@ -157,6 +174,7 @@ pub fn discover(dirs: &[PathBuf], load: &[Located<PathBuf>]) -> Catalogue {
         refused,
         drivers: plugins.drivers(),
         kinds: plugins.kinds(),
+        filters: plugins.filters(),
         sysctl: Some(crate::daemon::writable_sysctl(runtime.sysctl())),
         searched,
     }

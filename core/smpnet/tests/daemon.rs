@@ -259,6 +259,60 @@ fn filters_are_loaded_swapped_rolled_back_and_detached_over_the_socket() {
 }
 
 #[test]
+fn native_filters_stand_beside_the_others_in_file_commands_and_explain() {
+    let native = "[[filter]]\nname = \"bad-line\"\nnative = \"loss\"\noptions = { one_in = 100 }\npriority = -3\n";
+    let d = Daemon::start("natives", &format!("{TWO_PORTS}\n{native}"));
+    let list = d.text(&["filter", "list"]);
+    assert!(list.contains("native loss {\"one_in\":100}") && list.contains("wasm"), "{list}");
+    let shown = d.json(&["filter", "show", "bad-line"]);
+    assert_eq!((&shown["kind"], &shown["native"]), (&json!("native"), &json!("loss")));
+    assert_eq!((&shown["report"]["lost"], &shown["priority"]), (&json!(0), &json!(-3)));
+    assert_eq!(d.json(&["filter", "stats", "bad-line"])["per_worker"][0]["consumed"], 0);
+    assert!(d.text(&["filter", "stats", "bad-line"]).contains("By policy"));
+    let loaded =
+        d.text(&["filter", "load", "n", "--native", "loss", "--options", "{\"one_in\": 2}", "--direction", "out"]);
+    assert!(loaded.starts_with("n loaded: generation 1, native loss, instantiated in "), "{loaded}");
+    let swapped = d.json(&["filter", "swap", "n", "--native", "loss", "--options", "{\"one_in\": 3}"]);
+    assert_eq!(
+        (&swapped["generation"], &d.json(&["filter", "show", "n"])["options"]["one_in"]),
+        (&json!(2), &json!(3))
+    );
+    assert_eq!(d.json(&["filter", "rollback", "n"])["generation"], 3);
+    assert_eq!(d.json(&["filter", "show", "n"])["options"]["one_in"], 2);
+    for (args, says) in [
+        (&["filter", "load", "m", "--native", "los"][..], "unknown native filter \"los\" (did you mean \"loss\"?)"),
+        (&["filter", "load", "m", "--native", "loss"], "needs \"one_in\" or \"probability\""),
+        (&["filter", "swap", "n", "--drop", "udp"], "n is a native filter: no swap leads to the other kind"),
+        (&["filter", "swap", "block", "--native", "loss"], "block is a filter that is compiled"),
+        (&["filter", "load", "block", "--native", "loss"], "a filter \"block\" is there already"),
+    ] {
+        let e = d.refused(args, 1);
+        assert!(e.contains(says), "{args:?}: {e}");
+    }
+    assert!(d.refused(&["filter", "load", "m", "--native", "loss", "--options", "[]"], 2).contains("a JSON object"));
+    let mac = d.json(&["ifconfig", "lan0"])["mac"].as_str().unwrap().replace(':', "");
+    let udp = format!("{mac} 020000000102 0800 4500001c0000000040115fc00a00010208080808 0fa0 1388 0008 0000");
+    let steps = d.json(&["explain", "--in", "lan0", "--packet", &udp]);
+    let filters: Vec<&str> = steps
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|s| s["stage"] == "pfil")
+        .filter_map(|s| s["detail"].as_str())
+        .collect();
+    assert_eq!(filters.len(), 2, "{steps}");
+    assert!(
+        filters[0].starts_with("bad-line (in): native loss {\"one_in\":100}: not asked: it keeps state"),
+        "{steps}"
+    );
+    assert!(filters[1].starts_with("block (in): generation 1: matches"), "{steps}");
+    d.text(&["filter", "detach", "n"]);
+    let kinds: Vec<Value> =
+        d.json(&["filter", "list"]).as_array().unwrap().iter().map(|f| json!([f["name"], f["kind"]])).collect();
+    assert_eq!(kinds, [json!(["bad-line", "native"]), json!(["block", "wasm"])]);
+}
+
+#[test]
 fn commands_change_the_router_and_a_wrong_one_changes_nothing() {
     let d = Daemon::start("change", TWO_PORTS);
     d.text(&["ifconfig", "lan0", "mtu", "1400", "description", "office", "10.0.5.1/24", "alias"]);

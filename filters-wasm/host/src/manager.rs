@@ -162,6 +162,14 @@ impl FilterManager {
     }
 }
 
+impl FilterManager {
+    /// What one filter would say of a packet, wherever it is attached, as [`FilterManager::explain`]; `None` when there is
+    /// no filter of that name.
+    pub fn decide(&self, name: &str, packet: &[u8]) -> Option<FilterDecision> {
+        self.inner.lock().entries.get(name).map(|e| e.decide(packet))
+    }
+}
+
 impl Drop for FilterManager {
     fn drop(&mut self) {
         let entries = std::mem::take(&mut self.inner.lock().entries);

@@ -1,6 +1,6 @@
 //! Filters on the hooks of the network stack.
 
-use crate::{Attach, AttachPoint, Dirs, Filter, FilterManager, GeneratedEngine, Layer};
+use crate::{Attach, AttachPoint, Dirs, Filter, FilterDecision, FilterManager, GeneratedEngine, Layer};
 use smpnet_abi::PoolDesc;
 use smpnet_runtime::Runtime;
 use smpnet_stack::{Dir, FilterOpinion, HookLayer, IfIndex, Stack};
@@ -76,19 +76,25 @@ impl FilterManager {
             Dir::Out => Dirs::Out,
         };
         let decisions = self.explain(layer, ifindex.get(), dirs, packet);
-        decisions
-            .into_iter()
-            .map(|d| FilterOpinion {
-                pass: d.verdict != "drop",
-                detail: match d.matched {
-                    None => format!("generation {}: a module that explain cannot run", d.generation),
-                    Some(m) => {
-                        let what = if m { "matches" } else { "does not match" };
-                        format!("generation {}: {what} `{}`", d.generation, d.text)
-                    }
-                },
-                name: d.filter,
-            })
-            .collect()
+        decisions.into_iter().map(opinion).collect()
+    }
+
+    /// What one filter says of a packet that begins with the header of its layer; `None` when there is none of that name.
+    pub fn opinion(&self, name: &str, packet: &[u8]) -> Option<FilterOpinion> {
+        self.decide(name, packet).map(opinion)
+    }
+}
+
+fn opinion(d: FilterDecision) -> FilterOpinion {
+    FilterOpinion {
+        pass: d.verdict != "drop",
+        detail: match d.matched {
+            None => format!("generation {}: a module that explain cannot run", d.generation),
+            Some(m) => {
+                let what = if m { "matches" } else { "does not match" };
+                format!("generation {}: {what} `{}`", d.generation, d.text)
+            }
+        },
+        name: d.filter,
     }
 }

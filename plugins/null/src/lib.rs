@@ -8,10 +8,18 @@
 //! ```
 //!
 //! It starts to receive when the interface is brought up. What it takes to be a driver stands in this file; the packets
-//! are made in `source.rs`.
+//! are made in `source.rs`. The plugin also has a native filter, a line that loses packets (`loss.rs`):
+//!
+//! ```toml
+//! [[filter]]
+//! name = "bad-line"
+//! native = "loss"
+//! options = { one_in = 100 }              # or probability = 0.01, seed = 1; mark = 7 marks instead
+//! ```
 
 #![deny(unsafe_code)]
 
+mod loss;
 mod source;
 
 use smpnet_plugin::{
@@ -131,13 +139,13 @@ impl TxQueue for Tx {
 
 smpnet_plugin::plugin! {
     name: "null",
-    summary: "source and sink in memory, for benches and tests",
+    summary: "source and sink in memory, and a line that loses packets, for benches and tests",
     license: "MIT OR Apache-2.0",
     privileges: 0,
     pci: [],
     drivers: [Null],
     ifkinds: [],
-    filters: [],
+    filters: [loss::Loss],
 }
 
 #[cfg(test)]

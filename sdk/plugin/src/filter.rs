@@ -4,7 +4,9 @@ use crate::packet::PacketData;
 use crate::shim::{Health, host_of, making, options, say, text};
 use crate::{Error, Host, Packet, Worker, memory};
 use serde::de::DeserializeOwned;
-use smpnet_abi::{Cell, ErrBuf, FAILED, FAULT, FilterConfig, FilterTable, HostServices, OK, Text, direction, verdict};
+use smpnet_abi::{
+    Cell, ErrBuf, FAILED, FAULT, FilterConfig, FilterTable, HostServices, OK, Text, direction, filter_flags, verdict,
+};
 use std::ffi::c_void;
 
 /// A native packet filter on pfil hooks. Filters that need not be native are better WebAssembly modules.
@@ -15,6 +17,9 @@ pub trait Filter: Sized + Send + Sync + 'static {
     const NAME: &'static str;
     /// One line on what it does.
     const SUMMARY: &'static str;
+    /// Whether a verdict depends on the packet, the interface and the direction alone, no packet is ever taken, and being
+    /// asked changes nothing. `smpnet explain` asks such a filter about a packet, and says of others that it cannot.
+    const STATELESS: bool = false;
 
     /// Makes an instance.
     fn create(host: Host, req: &FilterRequest<'_>) -> Result<Self, Error>;
@@ -60,7 +65,13 @@ pub struct Judged<'a> {
     verdicts: &'a mut [u32],
 }
 
-impl Judged<'_> {
+impl<'a> Judged<'a> {
+    /// # Safety
+    /// The packets are lent until the value goes; those whose verdict becomes CONSUMED are given.
+    pub(crate) unsafe fn new(cells: &'a [Cell], verdicts: &'a mut [u32]) -> Self {
+        Judged { cells, verdicts }
+    }
+
     /// Packets to judge.
     pub fn len(&self) -> usize {
         self.cells.len()
@@ -127,7 +138,7 @@ pub const fn table<F: Filter>() -> &'static FilterTable {
     const {
         &FilterTable {
             size: size_of::<FilterTable>() as u32,
-            flags: 0,
+            flags: if F::STATELESS { filter_flags::STATELESS } else { 0 },
             name: Text::new(F::NAME),
             summary: Text::new(F::SUMMARY),
             create: create::<F>,
@@ -187,7 +198,8 @@ unsafe extern "C" fn filter<F: Filter>(
     let done = h.health.run(0, "filter", || {
         // SAFETY: the host calls on that worker.
         let mut cx = unsafe { Worker::new(host, worker) };
-        h.filter.filter(&mut cx, ifindex, dir, &mut Judged { cells, verdicts });
+        // SAFETY: the host lends the packets through the call.
+        h.filter.filter(&mut cx, ifindex, dir, &mut unsafe { Judged::new(cells, verdicts) });
     });
     done.map_or(FAULT, |()| OK)
 }

@@ -14,7 +14,8 @@
 //! assert_eq!(testing::outstanding(), 0);
 //! ```
 
-use crate::{DropReason, Host, Packet, Worker, memory};
+use crate::filter::Judged;
+use crate::{Burst, DropReason, Host, Packet, Worker, memory};
 use smpnet_abi::*;
 use std::alloc::{Layout, alloc_zeroed};
 use std::cell::RefCell;
@@ -82,6 +83,54 @@ pub fn packet(bytes: &[u8]) -> Packet {
     let mut packet = host().alloc().expect("the test pool is empty: packets leak");
     assert!(packet.set_data(bytes), "{} bytes do not fit a cell", bytes.len());
     packet
+}
+
+/// What a filter said of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on.
+    Pass,
+    /// It is dropped.
+    Drop,
+    /// The filter took it.
+    Taken,
+}
+
+/// Asks a filter about packets on worker `index`, as the router does, and returns what it said of each. Those that pass
+/// stay in the burst.
+///
+/// ```
+/// use smpnet_plugin::{Burst, testing};
+/// let mut burst = Burst::new();
+/// for text in ["a", "b"] {
+///     burst.push(testing::packet(text.as_bytes())).expect("there is room");
+/// }
+/// // In a test of a filter: `testing::judge(0, &mut burst, |cx, packets| filter.filter(cx, 1, Direction::In, packets))`.
+/// let said = testing::judge(0, &mut burst, |_cx, packets| packets.drop(0));
+/// assert_eq!(said, [testing::Verdict::Drop, testing::Verdict::Pass]);
+/// assert_eq!((burst.len(), burst.iter().next().unwrap().data()), (1, &b"b"[..]));
+/// ```
+pub fn judge(index: u32, burst: &mut Burst, ask: impl FnOnce(&mut Worker<'_>, &mut Judged<'_>)) -> Vec<Verdict> {
+    let cells = burst.as_cells().to_vec();
+    burst.forget();
+    let mut said = vec![verdict::PASS; cells.len()];
+    // SAFETY: the packets were the burst's and are nobody's until they are put back below.
+    ask(&mut worker(index), &mut unsafe { Judged::new(&cells, &mut said) });
+    let of = |(cell, said): (Cell, u32)| {
+        if said == verdict::CONSUMED {
+            return Verdict::Taken;
+        }
+        // SAFETY: as above, and it was not taken.
+        let packet = unsafe { Packet::from_cell(cell) };
+        match said {
+            verdict::PASS => {
+                burst.push(packet).expect("it came out of this burst");
+                Verdict::Pass
+            }
+            _ => Verdict::Drop,
+        }
+    };
+    cells.into_iter().zip(said).map(of).collect()
 }
 
 /// Takes what was given to `if_input` for an interface, on this thread.

@@ -4,6 +4,9 @@
 //! (batches of [`BATCH`] cells, lock-free), or the control cache (a locked list for threads that are no workers, and for
 //! what does not fill a batch). Cells move between caches and ring only by whole batches, so a worker's `alloc` and `free`
 //! are a copy of a few words, and the ring is touched once in some hundred packets.
+//!
+//! A free cell says so in its header: its `next` is `CELL_FREE`. The line is at hand when a packet is freed, so the mark
+//! costs a store, and for it a plugin that frees a packet twice, or hands in one that it freed, does no harm.
 
 mod burst;
 mod cache;
@@ -109,6 +112,12 @@ pub enum BadPacket {
     /// The index, or one in the chain, is no cell.
     #[error("no such cell")]
     Index,
+    /// The cell, or one in the chain, is free: who hands it in gave it back before.
+    #[error("a cell that was given back already")]
+    Free,
+    /// The cell, or one in the chain, is in the same burst already.
+    #[error("the same cell twice in one burst")]
+    Twice,
     /// The bytes of a cell do not lie between its header and its end.
     #[error("data outside of the cell")]
     Bounds,
@@ -120,6 +129,29 @@ pub enum BadPacket {
     Length,
 }
 
+/// `next` of a free cell. No cell has this index, and no chain ends with it.
+const CELL_FREE: Cell = CELL_NONE - 1;
+
+/// Packets that a list holds already, for [`Pool::validate_next`].
+pub trait Earlier: Copy {
+    /// How many there are.
+    fn count(self) -> usize;
+    /// The first cell of packet `i`, which is below the count.
+    fn head(self, i: usize) -> Cell;
+}
+
+impl Earlier for &[Cell] {
+    #[inline(always)]
+    fn count(self) -> usize {
+        self.len()
+    }
+
+    #[inline(always)]
+    fn head(self, i: usize) -> Cell {
+        self[i]
+    }
+}
+
 /// The packet pool.
 pub struct Pool {
     desc: PoolDesc,
@@ -128,8 +160,6 @@ pub struct Pool {
     control: Mutex<Vec<Cell>>,
     bad_frees: AtomicU64,
     control_failures: AtomicU64,
-    #[cfg(debug_assertions)]
-    owned: Box<[std::sync::atomic::AtomicBool]>,
     _memory: Memory,
 }
 
@@ -210,11 +240,10 @@ impl Pool {
             control: Mutex::new(rest.to_vec()),
             bad_frees: AtomicU64::new(0),
             control_failures: AtomicU64::new(0),
-            #[cfg(debug_assertions)]
-            owned: (0..c.cells).map(|_| false.into()).collect(),
             _memory: memory,
         };
-        pool.fresh(&cells);
+        let free = PktHdr { next: CELL_FREE, ..PktHdr::empty(pool.desc.data_off as u16) };
+        cells.iter().for_each(|c| *Packet::new(&pool, *c).hdr_mut() = free);
         Ok(pool)
     }
 
@@ -244,17 +273,8 @@ impl Pool {
     /// front. The caller owns them.
     #[inline]
     pub fn alloc(&self, cpu: Cpu, out: &mut [Cell]) -> usize {
-        let n = self.alloc_raw(cpu, out);
-        self.fresh(&out[..n]);
-        n
-    }
-
-    /// As [`Pool::alloc`], but leaves the headers (other than `next`, which is [`CELL_NONE`]) as the last owner left them,
-    /// for callers that write every field.
-    #[inline]
-    pub fn alloc_raw(&self, cpu: Cpu, out: &mut [Cell]) -> usize {
         let n = self.caches[cpu.index()].with(cpu, |cache| cache.take(out, &self.ring));
-        self.note_owned(&out[..n]);
+        self.fresh(&out[..n]);
         n
     }
 
@@ -284,7 +304,6 @@ impl Pool {
         if n < out.len() {
             self.control_failures.fetch_add(1, Ordering::Relaxed);
         }
-        self.note_owned(&out[..n]);
         self.fresh(&out[..n]);
         n
     }
@@ -318,8 +337,7 @@ impl Pool {
     /// an `Ok` the chain can be walked without further checks.
     ///
     /// # Errors
-    /// The first thing that is wrong. Such a packet must not be used; when its first index is valid, [`Pool::free`] takes
-    /// back what is sound of it.
+    /// The first thing that is wrong. Such a packet must not be used; [`Pool::reclaim`] takes back what can be of it.
     #[inline]
     pub fn validate(&self, c: Cell) -> Result<(), BadPacket> {
         if !self.is_valid(c) {
@@ -330,6 +348,9 @@ impl Pool {
             u32::from(h.data_off) >= HEADER_SIZE
                 && usize::from(h.data_off) + usize::from(h.data_len) <= self.cell_size()
         };
+        if hdr.next == CELL_FREE {
+            return Err(BadPacket::Free);
+        }
         if !in_cell(&hdr) {
             return Err(BadPacket::Bounds);
         }
@@ -339,7 +360,7 @@ impl Pool {
         let (mut len, mut segs, mut next) = (u32::from(hdr.data_len), 1u8, hdr.next);
         while next != CELL_NONE {
             if !self.is_valid(next) {
-                return Err(BadPacket::Index);
+                return Err(if next == CELL_FREE { BadPacket::Free } else { BadPacket::Index });
             }
             if segs == hdr.nsegs {
                 return Err(BadPacket::Segments);
@@ -355,6 +376,88 @@ impl Pool {
             (true, false) => Err(BadPacket::Length),
             _ => Err(BadPacket::Segments),
         }
+    }
+
+    /// As [`Pool::validate`], for the packet that would follow `earlier` in a list of packets from one plugin: no cell of
+    /// it may be in the list already. An accepted packet must then stand in the list, at the place after `earlier`.
+    ///
+    /// Costs a load, a comparison and a store: a cell's `scratch[1]` says where in the list it would stand, which is true
+    /// only if it does stand there.
+    ///
+    /// # Errors
+    /// As [`Pool::validate`], and [`BadPacket::Twice`].
+    #[inline]
+    pub fn validate_next(&self, earlier: impl Earlier, c: Cell) -> Result<(), BadPacket> {
+        self.validate(c)?;
+        let at = earlier.count() as u64;
+        let mut p = Packet::new(self, c);
+        if p.hdr().nsegs > 1 {
+            return self.claim_chain(earlier, c);
+        }
+        let was = p.hdr().scratch[1];
+        if was < at && self.holds(earlier.head(was as usize), c) {
+            return Err(BadPacket::Twice);
+        }
+        p.hdr_mut().scratch[1] = at;
+        Ok(())
+    }
+
+    /// [`Pool::validate_next`] for a chain that is sound by itself.
+    #[cold]
+    fn claim_chain(&self, earlier: impl Earlier, first: Cell) -> Result<(), BadPacket> {
+        let at = earlier.count() as u64;
+        let next = |c: &Cell| Some(Packet::new(self, *c).hdr().next).filter(|n| *n != CELL_NONE);
+        for c in std::iter::successors(Some(first), next) {
+            let was = Packet::new(self, c).hdr().scratch[1];
+            if was < at && self.holds(earlier.head(was as usize), c) {
+                return Err(BadPacket::Twice);
+            }
+        }
+        for c in std::iter::successors(Some(first), next) {
+            Packet::new(self, c).hdr_mut().scratch[1] = at;
+        }
+        Ok(())
+    }
+
+    /// Whether `c` is a cell of the packet `head`, which need not be sound.
+    #[inline]
+    fn holds(&self, head: Cell, c: Cell) -> bool {
+        let mut at = head;
+        for _ in 0..u8::MAX {
+            if at == c {
+                return true;
+            }
+            if !self.is_valid(at) {
+                return false;
+            }
+            at = Packet::new(self, at).hdr().next;
+        }
+        false
+    }
+
+    /// Takes back what can be of a packet that [`Pool::validate_next`] refused: the cells from `c` on that are neither free
+    /// nor held by one of `earlier`. False when `c` itself is none that could be taken.
+    #[cold]
+    pub fn reclaim(&self, cpu: Cpu, earlier: impl Earlier, c: Cell) -> bool {
+        let takeable = |c: Cell| {
+            self.is_valid(c)
+                && Packet::new(self, c).hdr().next != CELL_FREE
+                && !(0..earlier.count()).any(|i| self.holds(earlier.head(i), c))
+        };
+        if !takeable(c) {
+            return false;
+        }
+        let mut last = Packet::new(self, c);
+        for _ in 0..u8::MAX {
+            let next = std::mem::replace(&mut last.hdr_mut().next, CELL_NONE);
+            if !takeable(next) || self.holds(c, next) {
+                break;
+            }
+            last.hdr_mut().next = next;
+            last = Packet::new(self, next);
+        }
+        self.free(cpu, &[c]);
+        true
     }
 
     /// Free cells, roughly.
@@ -383,29 +486,29 @@ impl Pool {
     fn fresh(&self, cells: &[Cell]) {
         let hdr = PktHdr::empty(self.desc.data_off as u16);
         for &c in cells {
-            *Packet::new(self, c).hdr_mut() = hdr;
+            let mut packet = Packet::new(self, c);
+            debug_assert_eq!(packet.hdr().next, CELL_FREE, "cell {c} was given out twice");
+            *packet.hdr_mut() = hdr;
         }
     }
 
-    /// Hands every cell of a chain to `f`. A chain ends at CELL_NONE; one that has a bad index or more cells than a chain
-    /// may have is cut there and counted.
+    /// Marks every cell of a chain as free and hands it to `f`. A chain ends at CELL_NONE; one that comes to a bad index or
+    /// to a free cell (so also one that comes back to itself) is cut there and counted.
     #[inline(always)]
     fn walk_chain(&self, first: Cell, mut f: impl FnMut(Cell)) {
         let mut c = first;
-        for _ in 0..usize::from(u8::MAX) {
-            if !self.is_valid(c) {
-                break;
-            }
+        // It ends, as each cell on the way becomes a free one.
+        while self.is_valid(c) {
             let mut packet = Packet::new(self, c);
             let next = packet.hdr().next;
-            self.note_freed(c);
+            if next == CELL_FREE {
+                break;
+            }
+            packet.hdr_mut().next = CELL_FREE;
+            f(c);
             if next == CELL_NONE {
-                f(c);
                 return;
             }
-            // A free cell is never part of a chain, so that whoever frees it unwritten frees it alone.
-            packet.hdr_mut().next = CELL_NONE;
-            f(c);
             c = next;
         }
         self.bad_free();
@@ -414,20 +517,6 @@ impl Pool {
     #[cold]
     fn bad_free(&self) {
         self.bad_frees.fetch_add(1, Ordering::Relaxed);
-    }
-
-    #[inline(always)]
-    fn note_owned(&self, _cells: &[Cell]) {
-        #[cfg(debug_assertions)]
-        for &c in _cells {
-            assert!(!self.owned[c as usize].swap(true, Ordering::Relaxed), "cell {c} was given out twice");
-        }
-    }
-
-    #[inline(always)]
-    fn note_freed(&self, _c: Cell) {
-        #[cfg(debug_assertions)]
-        assert!(self.owned[_c as usize].swap(false, Ordering::Relaxed), "cell {_c} was freed twice");
     }
 }
 

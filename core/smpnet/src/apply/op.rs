@@ -196,8 +196,8 @@ impl fmt::Display for Op {
             Op::ChangeRoute(_, r) => write!(f, "change route {r}"),
             Op::AddArp(a) => write!(f, "add neighbour {} {}", a.address, a.mac),
             Op::RemoveArp(a) => write!(f, "remove neighbour {}", a.address),
-            Op::LoadFilter(x) => write!(f, "load filter {}: {} {}", x.name, x.action.name(), x.source),
-            Op::SwapFilter(_, x) => write!(f, "swap filter {}: {} {}", x.name, x.action.name(), x.source),
+            Op::LoadFilter(x) => write!(f, "load filter {}: {}", x.name, x.what()),
+            Op::SwapFilter(_, x) => write!(f, "swap filter {}: {}", x.name, x.what()),
             Op::DetachFilter(x) => write!(f, "detach filter {}", x.name),
             Op::SetSysctl(n, from, to) => write!(f, "sysctl {n}: {} -> {}", from.value, to.value),
         }

@@ -86,6 +86,15 @@ fn small_changes_are_small_steps() {
     assert_eq!(to("via = \"10.0.2.2\"", "via = \"10.0.2.3\""), ["change route 0.0.0.0/0 via 10.0.2.3"]);
     assert_eq!(to("udp port 5000", "udp port 5001"), ["swap filter f: drop \"udp port 5001\""]);
     assert_eq!(to("drop = ", "pass = "), ["swap filter f: pass \"udp port 5000\""]);
+    let native = "native = \"loss\"\noptions = { one_in = 3 }";
+    assert_eq!(
+        to("drop = \"udp port 5000\"", native),
+        ["detach filter f", "load filter f: native loss {\"one_in\":3}"],
+        "a filter of another kind cannot take its place"
+    );
+    let one = TWO_PORTS.replace("drop = \"udp port 5000\"", native);
+    let two = one.replace("one_in = 3", "one_in = 4");
+    assert_eq!(steps(&one, &two), ["swap filter f: native loss {\"one_in\":4}"]);
     assert_eq!(
         to("name = \"f\"", "name = \"f\"\nattach = \"ether\""),
         ["detach filter f", "load filter f: drop \"udp port 5000\""]
@@ -223,6 +232,10 @@ drop = "tcp"
 name = "g"
 pass = "udp"
 interface = "v7"
+[[filter]]
+name = "lossy"
+native = "loss"
+options = { one_in = 3 }
 [sysctl]
 "net.inet.ip.x" = 3
 "#;

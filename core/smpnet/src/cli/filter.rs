@@ -16,6 +16,7 @@ Examples:
   smpnet filter load block --drop 'udp port 5000'
   smpnet filter swap block --drop 'udp port 5000 or udp port 5001'
   smpnet filter rollback block
+  smpnet filter load bad-line --native loss --options '{\"one_in\": 100}' --interface wan0
   smpnet filter load web --pass 'tcp port 80' --interface lan0 --direction out --on-fault drop
   smpnet filter stats block")]
 pub struct FilterArgs {
@@ -25,7 +26,7 @@ pub struct FilterArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Compile a filter and attach it
+    /// Compile a filter, or make a native one, and attach it
     #[command(group(ArgGroup::new("source").required(true)))]
     Load {
         /// Its name
@@ -96,8 +97,14 @@ struct Source {
     /// Run a module that `smpnet bpf compile --wasm` wrote
     #[arg(long, value_name = "FILE", group = "source")]
     wasm: Option<PathBuf>,
+    /// Run a native filter of a plugin (`smpnet plugin list` shows which there are)
+    #[arg(long, value_name = "KIND", group = "source")]
+    native: Option<String>,
+    /// With --native: the filter's own options, a JSON object
+    #[arg(long, value_name = "JSON", requires = "native", value_parser = json_object)]
+    options: Option<Value>,
     /// With --program or --wasm: what happens to packets that match [default: drop]
-    #[arg(long, value_enum, conflicts_with_all = ["drop", "pass"])]
+    #[arg(long, value_enum, conflicts_with_all = ["drop", "pass", "native"])]
     action: Option<Action>,
 }
 
@@ -127,6 +134,14 @@ enum Action {
     Pass,
 }
 
+fn json_object(s: &str) -> Result<Value, String> {
+    match serde_json::from_str(s) {
+        Ok(v @ Value::Object(_)) => Ok(v),
+        Ok(_) => Err("it must be a JSON object, as in '{\"one_in\": 100}'".into()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
 fn word<V: ValueEnum>(v: &V) -> String {
     v.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
 }
@@ -143,6 +158,12 @@ impl Source {
             if let Some(f) = file {
                 body[key] = json!(std::path::absolute(f).unwrap_or_else(|_| f.clone()));
             }
+        }
+        if let Some(n) = &self.native {
+            body["native"] = n.clone().into();
+        }
+        if let Some(o) = &self.options {
+            body["options"] = o.clone();
         }
         if let Some(a) = &self.action {
             body["action"] = word(a).into();
@@ -189,11 +210,14 @@ pub fn run(cx: &Context, args: &FilterArgs) -> Result<Output, Failure> {
 
 fn report(what: &str, r: Value) -> Result<Output, Failure> {
     let us = |key: &str| r.get(key).and_then(Value::as_f64).unwrap_or(0.0);
+    let made = match r.text("kind") {
+        "native" => format!("native {}", r.text("native")),
+        _ => format!("compiled in {:.0} us", us("compile_us")),
+    };
     let text = format!(
-        "{} {what}: generation {}, compiled in {:.0} us, instantiated in {:.0} us, adopted by {} workers in {:.0} us",
+        "{} {what}: generation {}, {made}, instantiated in {:.0} us, adopted by {} workers in {:.0} us",
         r.text("name"),
         r.number("generation"),
-        us("compile_us"),
         us("instantiate_us"),
         r.number("workers"),
         us("adopt_us"),
@@ -207,18 +231,25 @@ fn list(all: &Value) -> String {
         .iter()
         .map(|f| {
             let interface = if f.text("interface").is_empty() { "all" } else { f.text("interface") };
-            let mut row: Vec<String> = ["name", "state", "action"].iter().map(|k| f.text(k).to_owned()).collect();
+            let mut row: Vec<String> =
+                ["name", "kind", "state", "action"].iter().map(|k| f.text(k).to_owned()).collect();
             row.push(format!("{} {interface} {}", f.text("layer"), f.text("dirs")));
             row.push(f.get("priority").map_or_else(String::new, Value::to_string));
             for key in ["generation", "packets", "matched", "dropped", "faults"] {
-                row.push(f.number(key).to_string());
+                // What a native filter does not count.
+                row.push(f.get(key).map_or("-".to_owned(), Value::to_string));
+            }
+            if row[3].is_empty() {
+                row[3].push('-');
             }
             row.push(f.text("text").to_owned());
             row
         })
         .collect();
-    let head =
-        ["Name", "State", "Action", "Attached", "Prio", "Gen", "Packets", "Matched", "Dropped", "Faults", "Program"];
+    let head = [
+        "Name", "Kind", "State", "Action", "Attached", "Prio", "Gen", "Packets", "Matched", "Dropped", "Faults",
+        "Program",
+    ];
     table(&head, &rows)
 }
 
@@ -251,6 +282,9 @@ fn show(f: &Value) -> String {
     if !history.is_empty() {
         out.push_str(&format!("history:\n{history}"));
     }
+    if f.text("kind") == "native" {
+        return out;
+    }
     out.push_str("program:\n");
     for line in f.list("program").iter().filter_map(Value::as_str) {
         out.push_str(&format!("  {line}\n"));
@@ -259,9 +293,12 @@ fn show(f: &Value) -> String {
 }
 
 fn stats(s: &Value) -> String {
+    // The column that only one of the two kinds has.
+    let native = s.text("kind") == "native";
+    let (third, seventh) = if native { ("consumed", "fault_packets") } else { ("matched", "interpreted") };
     let row = |who: String, c: &Value| {
         let mut row = vec![who];
-        for key in ["packets", "bytes", "matched", "passed", "dropped", "bursts", "interpreted", "faults"] {
+        for key in ["packets", "bytes", third, "passed", "dropped", "bursts", seventh, "faults"] {
             row.push(c.number(key).to_string());
         }
         row
@@ -271,7 +308,8 @@ fn stats(s: &Value) -> String {
     rows.extend(
         s.list("generations").iter().map(|g| row(format!("generation {}", g.number("generation")), &g["counts"])),
     );
-    let head = ["", "Packets", "Bytes", "Matched", "Passed", "Dropped", "Bursts", "Interpreted", "Faults"];
+    let (third, seventh) = if native { ("Consumed", "By policy") } else { ("Matched", "Interpreted") };
+    let head = ["", "Packets", "Bytes", third, "Passed", "Dropped", "Bursts", seventh, "Faults"];
     let mut text = table(&head, &rows);
     if let Some(ns) = s.get("ns_per_packet").and_then(Value::as_f64) {
         text.push_str(&format!("{ns:.1} ns a packet\n"));

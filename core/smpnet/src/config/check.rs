@@ -27,6 +27,8 @@ pub struct World<'w> {
     pub drivers: Option<&'w [String]>,
     /// Interface kinds of the plugins found.
     pub kinds: Option<&'w [String]>,
+    /// Native filters of the plugins found.
+    pub natives: Option<&'w [String]>,
     /// Sysctl nodes that can be written.
     pub sysctl: Option<&'w [String]>,
     /// Network devices of the host, for drivers that take one over.
@@ -221,6 +223,17 @@ impl<'c> Check<'c> {
             {
                 let message = format!("filter \"{}\" is on \"{i}\", which is not an interface here", f.name);
                 self.problems.push(Problem::error(f.at, message).hint(did_you_mean(i, &names)));
+            }
+            if let (FilterSource::Native { filter, .. }, Some(known)) = (&f.source, self.world.natives)
+                && !known.contains(filter)
+            {
+                let mut p = Problem::error(f.source_at, format!("unknown native filter \"{filter}\""));
+                p.hint = if known.is_empty() {
+                    Some("no plugin with one was found; see [plugins] dirs and `smpnet doctor`".into())
+                } else {
+                    did_you_mean(filter, known)
+                };
+                self.problems.push(p);
             }
             if let Some(Err(fault)) = self.world.compile.map(|compile| compile(f)) {
                 let message = format!("filter \"{}\": {}", f.name, fault.message);

@@ -388,6 +388,13 @@ pub enum FilterSource {
         #[serde(skip)]
         bytes: Vec<u8>,
     },
+    /// A native filter of a plugin.
+    Native {
+        /// Its name (`loss`).
+        filter: String,
+        /// Its own options, a JSON object.
+        options: serde_json::Value,
+    },
 }
 
 impl fmt::Display for FilterSource {
@@ -396,6 +403,10 @@ impl fmt::Display for FilterSource {
             FilterSource::Expr(e) => write!(f, "\"{e}\""),
             FilterSource::Program { file, .. } => write!(f, "program {file}"),
             FilterSource::Wasm { file, .. } => write!(f, "module {file}"),
+            FilterSource::Native { filter, options } if options.as_object().is_none_or(|o| o.is_empty()) => {
+                write!(f, "native {filter}")
+            }
+            FilterSource::Native { filter, options } => write!(f, "native {filter} {options}"),
         }
     }
 }
@@ -494,6 +505,16 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// True for a native filter.
+    pub fn is_native(&self) -> bool {
+        matches!(self.source, FilterSource::Native { .. })
+    }
+
+    /// What it does, for people.
+    pub fn what(&self) -> String {
+        if self.is_native() { self.source.to_string() } else { format!("{} {}", self.action.name(), self.source) }
+    }
+
     /// True when `other` sits at the same place with the same policy, so that one can be swapped for the other.
     pub fn same_place(&self, other: &Filter) -> bool {
         self.name == other.name
@@ -502,6 +523,7 @@ impl Filter {
             && self.direction == other.direction
             && self.priority == other.priority
             && self.on_fault == other.on_fault
+            && self.is_native() == other.is_native()
     }
 }
 

@@ -210,6 +210,19 @@ impl<'s, 't> Reader<'s, 't> {
                 Err(e) => self.source.report(Problem::error(w.at, format!("{}: {e}", w.value))),
             }
         }
+        let native = t.text("native");
+        let options = t.json("options");
+        if let (Some(o), None) = (&options, t.value("native")) {
+            self.source.report(Problem::error(o.at, "\"options\" in [[filter]] goes with \"native\""));
+        }
+        if t.value("native").is_some() && t.value("action").is_some() {
+            let message = "\"action\" goes with \"program\" or \"wasm\"; a native filter decides by itself";
+            self.source.report(Problem::error(t.at_of("action"), message));
+        }
+        if let Some(n) = native {
+            let options = options.map_or_else(|| serde_json::json!({}), |o| o.value);
+            sources.push(Located { value: FilterSource::Native { filter: n.value, options }, at: n.at });
+        }
         let actions = [("drop", Action::Drop), ("pass", Action::Pass)];
         if let (Some(_), Some(_)) = (implied, t.value("action")) {
             let message = "\"action\" goes with \"program\" or \"wasm\"; \"drop\" and \"pass\" say it already";
@@ -222,9 +235,9 @@ impl<'s, 't> Reader<'s, 't> {
         let direction = t.word("direction", &directions).unwrap_or_default();
         let priority = t.number("priority", i32::MIN.into(), i32::MAX.into()).unwrap_or(0) as i32;
         let on_fault = t.word("on_fault", &actions).unwrap_or(Action::Pass);
-        let given = ["drop", "pass", "program", "wasm"].iter().filter(|k| t.value(k).is_some()).count();
+        let given = ["drop", "pass", "program", "wasm", "native"].iter().filter(|k| t.value(k).is_some()).count();
         if given != 1 {
-            t.error("[[filter]] needs exactly one of \"drop\", \"pass\", \"program\" and \"wasm\"");
+            t.error("[[filter]] needs exactly one of \"drop\", \"pass\", \"program\", \"wasm\" and \"native\"");
         }
         let at = t.at();
         t.finish();

@@ -23,9 +23,11 @@ fn said(text: &str) -> Vec<String> {
         }
         _ => Ok(()),
     };
+    let natives = ["loss".to_owned()];
     let world = World {
         drivers: Some(&drivers),
         kinds: Some(&kinds),
+        natives: Some(&natives),
         sysctl: Some(&sysctl),
         devices: Some(&devices),
         compile: Some(&compile),
@@ -149,7 +151,19 @@ fn every_mistake_is_named_with_its_place_and_the_nearest_right_name() {
         ),
         (
             "[[filter]]\nname = \"f\"\ndrop = \"udp\"\npass = \"tcp\"\n",
-            &[r#"r.toml:1:1: error: [[filter]] needs exactly one of "drop", "pass", "program" and "wasm""#],
+            &[r#"r.toml:1:1: error: [[filter]] needs exactly one of "drop", "pass", "program", "wasm" and "native""#],
+        ),
+        (
+            "[[filter]]\nname = \"f\"\nnative = \"los\"\noptions = { one_in = 2 }\n",
+            &[r#"r.toml:3:10: error: unknown native filter "los" (did you mean "loss"?)"#],
+        ),
+        (
+            "[[filter]]\nname = \"f\"\ndrop = \"udp\"\noptions = { one_in = 2 }\n",
+            &[r#"r.toml:4:11: error: "options" in [[filter]] goes with "native""#],
+        ),
+        (
+            "[[filter]]\nname = \"f\"\nnative = \"loss\"\naction = \"pass\"\n",
+            &[r#"r.toml:4:10: error: "action" goes with "program" or "wasm"; a native filter decides by itself"#],
         ),
         ("[[filter]]\nname = \"f\"\ndrop = \"udq\"\n", &[r#"r.toml:3:8: error: filter "f": syntax error"#]),
         ("[[filter]]\nname = \"f\"\nprogram = \"x.ddd\"\n", &["r.toml:3:11: error: x.ddd: No such file or directory"]),

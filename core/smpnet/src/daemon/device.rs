@@ -1,16 +1,12 @@
 //! What stands behind an interface: a driver's port or a kind's object, and the calls of the ABI that concern only it.
 
+use crate::answers::{call, document};
 use serde_json::{Value, json};
 use smpnet_abi::{
     DriverTable, ErrBuf, HostServices, IfConfig, IfKindInfo, IfKindTable, MacAddr, NamedCounter, OK, PortConfig,
-    PortInfo, PortStats, Text, UNSUPPORTED, port_flags,
+    PortInfo, PortStats, Text, port_flags,
 };
 use std::{ffi::c_void, ptr};
-
-/// Bytes for the one line that a plugin says of a failure.
-const ERROR_BYTES: usize = 1024;
-/// Bytes for a status document.
-const STATUS_BYTES: usize = 64 << 10;
 
 /// How a device is asked for.
 #[derive(Clone, Debug)]
@@ -77,7 +73,7 @@ impl Device {
         };
         // SAFETY: the table is the plugin's, checked when it was loaded; config, info and the buffer live through the call.
         let code = |err: &mut ErrBuf| unsafe { (table.open)(ptr::from_ref(host), &config, &mut info, err) };
-        call(ERROR_BYTES, code)?;
+        call(code)?;
         Ok(Device::Port(table, info))
     }
 
@@ -88,7 +84,7 @@ impl Device {
         let mut info = no_info();
         // SAFETY: as in `open`.
         let code = |err: &mut ErrBuf| unsafe { (table.create)(ptr::from_ref(host), &config, &mut info, err) };
-        call(ERROR_BYTES, code)?;
+        call(code)?;
         Ok(Device::Kind(table, info))
     }
 
@@ -101,7 +97,7 @@ impl Device {
         let config = if_config(wish, &options);
         let mut out = no_info();
         // SAFETY: as in `open`; the handle is the one that `create` gave and `destroy` was not called.
-        call(ERROR_BYTES, |err| unsafe { (table.configure)(info.handle, &config, &mut out, err) })?;
+        call(|err| unsafe { (table.configure)(info.handle, &config, &mut out, err) })?;
         // The handle stays; what `configure` writes there says nothing.
         out.handle = info.handle;
         *info = out;
@@ -127,15 +123,8 @@ impl Device {
             Device::Kind(table, info) => (table.status, info.handle),
             Device::Loopback => return None,
         };
-        let mut bytes = vec![0; STATUS_BYTES];
-        let mut out = ErrBuf::new(&mut bytes);
-        // SAFETY: the handle is open, and the buffer lives through the call.
-        if unsafe { function(handle, &mut out) } != OK {
-            return None;
-        }
-        // SAFETY: the buffer is ours, and the plugin wrote what it says it wrote.
-        let text = unsafe { out.get() };
-        Some(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+        // SAFETY: the handle is open.
+        unsafe { document(function, handle) }
     }
 
     /// What the driver counts of a port, by the ABI's names. `rx_missed` is what it lost before smpnet saw it.
@@ -168,21 +157,6 @@ impl Device {
     /// True for a port that ends by itself, such as a capture file.
     pub fn is_finite(&self) -> bool {
         matches!(self, Device::Port(_, info) if info.flags & port_flags::FINITE != 0)
-    }
-}
-
-/// Calls a function of the ABI that has an error buffer.
-fn call(capacity: usize, function: impl FnOnce(&mut ErrBuf) -> i32) -> Result<(), String> {
-    let mut bytes = vec![0; capacity];
-    let mut err = ErrBuf::new(&mut bytes);
-    match function(&mut err) {
-        OK => Ok(()),
-        UNSUPPORTED => Err("the driver does not support it".into()),
-        code => {
-            // SAFETY: the buffer is ours, and the plugin wrote what it says it wrote.
-            let text = unsafe { err.get() };
-            Err(if text.is_empty() { format!("failed with code {code} and no message") } else { text })
-        }
     }
 }
 

@@ -147,7 +147,7 @@ fn filters() -> Vec<Endpoint<Daemon>> {
             "post",
             "/v1/filters",
             "loadFilter",
-            "Compile a filter and attach it",
+            "Compile a filter, or make a native one, and attach it",
             Some("FilterRequest"),
             "SwapReport",
             change::filter_load,

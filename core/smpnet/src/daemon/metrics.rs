@@ -105,8 +105,7 @@ fn protocol_metrics(page: &mut Page, protocols: &Value) {
 }
 
 fn filter_metrics(page: &mut Page, d: &Daemon) {
-    let filters: Vec<Value> =
-        d.router.filters.list().iter().map(|f| serde_json::to_value(f).unwrap_or_default()).collect();
+    let filters = super::show::filter_list(d).unwrap_or_default();
     for (key, kind, help) in [
         ("packets", "counter", "Packets that the filter judged."),
         ("matched", "counter", "Packets that matched."),

@@ -14,6 +14,7 @@ mod socket;
 mod state;
 
 pub use device::{Device, Wish};
+pub use requests::understand;
 pub use run::{Options, StartError, run};
 pub use state::writable as writable_sysctl;
 

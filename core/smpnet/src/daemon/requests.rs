@@ -300,19 +300,37 @@ impl ArpRequest {
     }
 }
 
-/// What a filter runs: exactly one of the first four.
+/// What a filter runs: exactly one of the first five.
 #[derive(Debug, Deserialize)]
 struct SourceRequest {
     drop: Option<String>,
     pass: Option<String>,
     program: Option<PathBuf>,
     wasm: Option<PathBuf>,
+    native: Option<String>,
+    /// Of the native filter.
+    options: Option<Value>,
     action: Option<String>,
 }
+
+const ONE_SOURCE: &str = "a filter needs exactly one of \"drop\", \"pass\", \"program\", \"wasm\" and \"native\"";
 
 impl SourceRequest {
     fn take(self) -> Result<(FilterSource, Option<Action>), ApiError> {
         let given = self.action.as_deref().map(action).transpose()?;
+        if let Some(filter) = self.native {
+            let none = self.drop.is_none() && self.pass.is_none() && self.program.is_none() && self.wasm.is_none();
+            let options = self.options.unwrap_or_else(|| json!({}));
+            return match (none, given, options.is_object()) {
+                (false, ..) => Err(ApiError::bad(ONE_SOURCE)),
+                (_, Some(_), _) => Err(ApiError::bad("a native filter has no \"action\"")),
+                (.., false) => Err(ApiError::bad("the \"options\" of a native filter must be a JSON object")),
+                _ => Ok((FilterSource::Native { filter, options }, None)),
+            };
+        }
+        if self.options.is_some() {
+            return Err(ApiError::bad("\"options\" goes with \"native\""));
+        }
         let read_error = |f: &PathBuf, e: std::io::Error| ApiError::bad(format!("{}: {e}", f.display()));
         match (self.drop, self.pass, self.program, self.wasm) {
             (Some(_), None, None, None) | (None, Some(_), None, None) if given.is_some() => {
@@ -328,7 +346,7 @@ impl SourceRequest {
                 let bytes = std::fs::read(&f).map_err(|e| read_error(&f, e))?;
                 Ok((FilterSource::Wasm { file: f.display().to_string(), bytes }, given))
             }
-            _ => Err(ApiError::bad("a filter needs exactly one of \"drop\", \"pass\", \"program\" and \"wasm\"")),
+            _ => Err(ApiError::bad(ONE_SOURCE)),
         }
     }
 }
@@ -349,12 +367,14 @@ pub struct FilterRequest {
 
 impl FilterRequest {
     /// The fields that a request may have.
-    pub const FIELDS: [&str; 11] = [
+    pub const FIELDS: [&str; 13] = [
         "name",
         "drop",
         "pass",
         "program",
         "wasm",
+        "native",
+        "options",
         "action",
         "attach",
         "interface",
@@ -402,11 +422,16 @@ pub struct SwapRequest {
 
 impl SwapRequest {
     /// The fields that a request may have.
-    pub const FIELDS: [&str; 5] = ["drop", "pass", "program", "wasm", "action"];
+    pub const FIELDS: [&str; 7] = ["drop", "pass", "program", "wasm", "native", "options", "action"];
 
     /// The filter after the swap.
     pub fn filter(self, old: &Filter) -> Result<Filter, ApiError> {
         let (source, act) = self.source.take()?;
+        if old.is_native() != matches!(source, FilterSource::Native { .. }) {
+            let is = if old.is_native() { "a native filter" } else { "a filter that is compiled" };
+            let hint = format!("detach {} and load the other", old.name);
+            return Err(ApiError::conflict(format!("{} is {is}: no swap leads to the other kind", old.name)).hint(hint));
+        }
         Ok(Filter { source, action: act.unwrap_or(old.action), ..old.clone() })
     }
 }
@@ -525,6 +550,36 @@ pub struct BpfRequest {
     pub expr: String,
     /// `RAW` or `EN10MB`.
     pub dlt: Option<String>,
+}
+
+/// Reads a body as each request that it could be, and finds the steps that the request means on a router that runs
+/// `config`; returns how many of the requests it is. Does nothing to anything: for tests of what strangers may send. Files
+/// that a body names are not read.
+pub fn understand(body: &Value, config: &Config) -> usize {
+    fn read<T: serde::de::DeserializeOwned>(body: &Value) -> Option<T> {
+        serde_json::from_value(body.clone()).ok()
+    }
+    let mut filter = body.clone();
+    if let Some(o) = filter.as_object_mut() {
+        o.retain(|k, _| k != "program" && k != "wasm");
+    }
+    let fields = [only_fields(&filter, &FilterRequest::FIELDS), only_fields(&filter, &SwapRequest::FIELDS)];
+    let meant = [
+        read::<InterfaceRequest>(body).is_some_and(|r| r.ops(config).is_ok()),
+        read::<InterfaceChange>(body).is_some_and(|r| r.ops("lan0", config, &[]).is_ok()),
+        body["name"].as_str().is_some_and(|name| destroy(name, config).is_ok()),
+        read::<RouteRequest>(body).is_some_and(|r| r.route().is_ok()),
+        read::<ArpRequest>(body).is_some_and(|r| r.entry().is_ok()),
+        fields[0].is_ok() && read::<FilterRequest>(&filter).is_some_and(|r| r.filter().is_ok()),
+        fields[1].is_ok()
+            && config.filters.iter().any(|f| read::<SwapRequest>(&filter).is_some_and(|r| r.filter(f).is_ok())),
+        read::<SysctlRequest>(body).is_some_and(|r| r.text().is_ok()),
+        read::<PluginRequest>(body).is_some(),
+        read::<ExplainRequest>(body).is_some_and(|r| r.frame().is_ok()),
+        read::<FileRequest>(body).is_some(),
+        read::<BpfRequest>(body).is_some(),
+    ];
+    meant.into_iter().filter(|m| *m).count()
 }
 
 #[cfg(test)]

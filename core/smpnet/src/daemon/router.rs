@@ -8,12 +8,15 @@ use crate::{
         Action, ArpEntry, AttachLayer, Backing, Filter, FilterDirection, FilterSource, Interface, Mac, Multicast,
         Prefix, Route, RouteTarget, did_you_mean,
     },
+    native::{NativeFilters, NativePlace, NativeSpec, Quarantined},
     plugins::Plugins,
 };
 use serde_json::{Value, json};
 use smpnet_abi::MacAddr;
 use smpnet_runtime::Runtime;
-use smpnet_stack::{AddrOptions, ArpSpec, IfIndex, Ipv4Net, NextHopSpec, RouteKind, RouteSpec, Stack};
+use smpnet_stack::{
+    AddrOptions, ArpSpec, Dir, FilterOpinion, HookLayer, IfIndex, Ipv4Net, NextHopSpec, RouteKind, RouteSpec, Stack,
+};
 use smpnet_wasm::{FilterManager, FilterSpec, Source};
 use std::{
     collections::BTreeMap,
@@ -27,8 +30,10 @@ pub struct Router {
     pub runtime: Arc<Runtime>,
     /// The network stack.
     pub stack: Arc<Stack>,
-    /// The filters.
+    /// The filters that are compiled to WebAssembly.
     pub filters: FilterManager,
+    /// The filters of plugins.
+    pub natives: NativeFilters,
     /// The plugins.
     pub plugins: Plugins,
     /// Where events go.
@@ -48,7 +53,16 @@ struct Attached {
 impl Router {
     /// A router without interfaces.
     pub fn new(runtime: Arc<Runtime>, stack: Arc<Stack>, filters: FilterManager, plugins: Plugins, bus: Bus) -> Router {
-        Router { runtime, stack, filters, plugins, bus, attached: Mutex::default() }
+        let (noted, told) = (plugins.clone(), bus.clone());
+        let tell = move |q: &Quarantined| {
+            noted.quarantine(&q.native, &format!("filter \"{}\": {}", q.filter, q.reason));
+            let fields = json!({
+                "filter": q.filter, "native": q.native, "detail": q.reason, "on_fault": q.on_fault,
+            });
+            told.publish("quarantine", fields);
+        };
+        let natives = NativeFilters::new(runtime.clone(), stack.clone(), plugins.host(), tell);
+        Router { runtime, stack, filters, natives, plugins, bus, attached: Mutex::default() }
     }
 
     fn attached(&self) -> MutexGuard<'_, BTreeMap<String, Attached>> {
@@ -239,27 +253,53 @@ impl Router {
     }
 
     fn load_filter(&self, f: &Filter) -> Result<Value, String> {
+        if let FilterSource::Native { filter, options } = &f.source {
+            return self.load_native(f, filter, options);
+        }
         let mut spec = FilterSpec::new(&f.name, source(&f.source)?, action(f.action));
-        spec.layer = match f.attach {
-            AttachLayer::Inet => smpnet_wasm::Layer::Inet,
-            AttachLayer::Ether => smpnet_wasm::Layer::Ether,
-        };
-        spec.ifindex = f.interface.as_deref().map(|i| self.index(i)).transpose()?.map(IfIndex::get);
-        spec.dirs = match f.direction {
-            FilterDirection::In => smpnet_wasm::Dirs::In,
-            FilterDirection::Out => smpnet_wasm::Dirs::Out,
-            FilterDirection::Both => smpnet_wasm::Dirs::Both,
-        };
-        spec.priority = f.priority;
-        spec.on_fault = match f.on_fault {
-            Action::Pass => smpnet_wasm::OnFault::Pass,
-            Action::Drop => smpnet_wasm::OnFault::Drop,
-        };
+        let NativePlace { layer, ifindex, dirs, priority, on_fault } = self.place(f)?;
+        (spec.layer, spec.ifindex, spec.dirs, spec.priority, spec.on_fault) =
+            (layer, ifindex, dirs, priority, on_fault);
         let report = self.filters.load(spec).map_err(text)?;
         Ok(self.filter_event("loaded", json!(report)))
     }
 
+    /// Where a filter sits, in the words of the filter hosts.
+    fn place(&self, f: &Filter) -> Result<NativePlace, String> {
+        Ok(NativePlace {
+            layer: match f.attach {
+                AttachLayer::Inet => smpnet_wasm::Layer::Inet,
+                AttachLayer::Ether => smpnet_wasm::Layer::Ether,
+            },
+            ifindex: f.interface.as_deref().map(|i| self.index(i)).transpose()?.map(IfIndex::get),
+            dirs: match f.direction {
+                FilterDirection::In => smpnet_wasm::Dirs::In,
+                FilterDirection::Out => smpnet_wasm::Dirs::Out,
+                FilterDirection::Both => smpnet_wasm::Dirs::Both,
+            },
+            priority: f.priority,
+            on_fault: match f.on_fault {
+                Action::Pass => smpnet_wasm::OnFault::Pass,
+                Action::Drop => smpnet_wasm::OnFault::Drop,
+            },
+        })
+    }
+
+    fn load_native(&self, f: &Filter, native: &str, options: &Value) -> Result<Value, String> {
+        let table = self.plugins.filter(native)?;
+        let (name, native, options) = (f.name.clone(), native.to_owned(), options.clone());
+        let spec = NativeSpec { name, table, native: native.clone(), options, place: self.place(f)? };
+        let report = self.natives.load(spec).map_err(|e| self.plugins.not_made(&native, &e))?;
+        Ok(self.filter_event("loaded", json!(report)))
+    }
+
     fn swap_filter(&self, f: &Filter) -> Result<Value, String> {
+        if let FilterSource::Native { filter, options } = &f.source {
+            let table = self.plugins.filter(filter)?;
+            let swapped = self.natives.swap(&f.name, filter, table, options);
+            let report = swapped.map_err(|e| self.plugins.not_made(filter, &e))?;
+            return Ok(self.filter_event("swapped", json!(report)));
+        }
         let report = self.filters.swap(&f.name, source(&f.source)?, Some(action(f.action))).map_err(text)?;
         Ok(self.filter_event("swapped", json!(report)))
     }
@@ -281,6 +321,39 @@ impl Router {
         let error = loaded.as_ref().err();
         self.bus.publish("plugin", json!({"file": file, "what": what, "error": error}));
         loaded
+    }
+}
+
+impl Router {
+    /// What the filters at a hook say of a packet, in the order in which the stack asks them, up to the first that drops
+    /// it. Changes nothing.
+    pub fn opinions(&self, layer: HookLayer, ifindex: IfIndex, dir: Dir, packet: &[u8]) -> Vec<FilterOpinion> {
+        let at = self.stack.if_info(ifindex.get()).map(|i| i.name);
+        let own = at.map(|n| String::from_utf8_lossy(&n).trim_end_matches('\0').to_owned());
+        let (layer_name, dir_name) = match (layer, dir) {
+            (HookLayer::Ether, Dir::In) => ("ether", "in"),
+            (HookLayer::Ether, Dir::Out) => ("ether", "out"),
+            (_, Dir::In) => ("inet", "in"),
+            (_, Dir::Out) => ("inet", "out"),
+        };
+        let mut hooks = self.stack.hooks();
+        hooks.retain(|h| {
+            h.layer == layer_name
+                && (h.direction == dir_name || h.direction == "both")
+                && (h.interface.is_none() || h.interface == own)
+        });
+        hooks.sort_by_key(|h| (h.interface.is_some(), h.priority, h.id));
+        let mut opinions = Vec::new();
+        for h in hooks {
+            let asked = self.natives.opinion(&h.name, layer, ifindex, dir, packet);
+            let Some(opinion) = asked.or_else(|| self.filters.opinion(&h.name, packet)) else { continue };
+            let last = !opinion.pass;
+            opinions.push(opinion);
+            if last {
+                break;
+            }
+        }
+        opinions
     }
 }
 
@@ -312,7 +385,11 @@ impl Executor for &Router {
             Op::LoadFilter(f) => self.load_filter(f),
             Op::SwapFilter(_, f) => self.swap_filter(f),
             Op::DetachFilter(f) => {
-                self.filters.detach(&f.name).map_err(text)?;
+                if f.is_native() {
+                    self.natives.detach(&f.name)?;
+                } else {
+                    self.filters.detach(&f.name).map_err(text)?;
+                }
                 Ok(self.filter_event("detached", json!({"name": f.name})))
             }
             Op::SetSysctl(name, _, to) => {
@@ -364,6 +441,7 @@ pub fn source(s: &FilterSource) -> Result<Source, String> {
             Source::Program(smpnet_bpf::load_program(text).map_err(|e| format!("{file}: {e}"))?)
         }
         FilterSource::Wasm { bytes, .. } => Source::Wasm(bytes.clone()),
+        FilterSource::Native { filter, .. } => return Err(format!("native {filter} is no program")),
     })
 }
 

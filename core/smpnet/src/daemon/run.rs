@@ -264,7 +264,7 @@ fn summary(daemon: &Daemon) -> Value {
     json!({
         "interfaces": stack.interfaces(),
         "drops": stack.drops(),
-        "filters": daemon.router.filters.list(),
+        "filters": super::show::filter_list(daemon).unwrap_or_default(),
         "accounting": totals,
         "seconds": daemon.started.elapsed().as_secs_f64(),
     })

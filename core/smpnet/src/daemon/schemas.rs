@@ -168,7 +168,8 @@ fn filters() -> Value {
             .map(|k| (k.to_string(), integer()))
             .collect();
     let status = json!({
-        "name": string(), "generation": integer(), "action": actions(), "layer": words(&["ether", "inet"]),
+        "name": string(), "kind": words(&["wasm", "native"]), "native": string(), "consumed": integer(),
+        "generation": integer(), "action": actions(), "layer": words(&["ether", "inet"]),
         "ifindex": nullable("integer"), "interface": nullable("string"), "dirs": words(&["in", "out", "both"]),
         "priority": integer(), "on_fault": actions(), "state": words(&["running", "faulted", "detached"]),
         "text": string(), "packets": integer(), "matched": integer(), "passed": integer(), "dropped": integer(),
@@ -181,6 +182,8 @@ fn filters() -> Value {
             "sha256": string(), "created_unix_ms": integer(), "previous": nullable("integer"),
             "restored_from": nullable("integer"), "program": list(string()), "wasm_bytes": integer(),
             "history": list(named("Generation")), "last_fault": nullable("string"),
+            "options": {"type": "object", "description": "of a native filter"},
+            "report": {"description": "what a native filter says of itself"},
         }),
     ) {
         d.extend(more);
@@ -188,13 +191,15 @@ fn filters() -> Value {
     json!({
         "FilterList": list(answer("A filter.", status)),
         "Filter": answer("A filter with its history.", detail),
-        "FilterRequest": request("A filter: one of `drop`, `pass`, `program`, `wasm`.", &["name"], json!({
+        "FilterRequest": request("A filter: one of `drop`, `pass`, `program`, `wasm`, `native`.", &["name"], json!({
             "name": string(), "drop": string(), "pass": string(), "program": string(), "wasm": string(),
+            "native": string(), "options": {"type": "object"},
             "action": actions(), "attach": words(&["inet", "ether"]), "interface": string(),
             "direction": words(&["in", "out", "both"]), "priority": integer(), "on_fault": actions(),
         })),
-        "SwapRequest": request("A program: one of `drop`, `pass`, `program`, `wasm`.", &[], json!({
-            "drop": string(), "pass": string(), "program": string(), "wasm": string(), "action": actions(),
+        "SwapRequest": request("A program: one of `drop`, `pass`, `program`, `wasm`, `native`.", &[], json!({
+            "drop": string(), "pass": string(), "program": string(), "wasm": string(), "native": string(),
+            "options": {"type": "object"}, "action": actions(),
         })),
         "SwapReport": answer("What runs now and how long it took, in microseconds.", json!({
             "name": string(), "generation": integer(), "sha256": string(), "compile_us": {"type": "number"},

@@ -60,16 +60,36 @@ pub fn plugins(d: &Daemon, _: &Call) -> Answer {
 }
 
 pub fn filters(d: &Daemon, _: &Call) -> Answer {
-    d.router.filters.list().into_iter().map(|f| to_json(f).map(|f| named(d, f))).collect()
+    filter_list(d).map(|list| list.into_iter().map(|f| named(d, f)).collect())
+}
+
+/// All filters, of both kinds, by name.
+pub fn filter_list(d: &Daemon) -> Result<Vec<Value>, ApiError> {
+    let compiled = d.router.filters.list().into_iter().map(|f| to_json(f).map(of_kind_wasm));
+    let mut all = compiled.chain(d.router.natives.list().into_iter().map(to_json)).collect::<Result<Vec<_>, _>>()?;
+    all.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+    Ok(all)
+}
+
+fn of_kind_wasm(mut f: Value) -> Value {
+    f["kind"] = json!("wasm");
+    f
 }
 
 pub fn filter(d: &Daemon, call: &Call) -> Answer {
+    if let Some(native) = d.router.natives.show(call.path("name")) {
+        return to_json(native).map(|f| named(d, f));
+    }
     let detail = d.router.filters.show(call.path("name")).map_err(|e| no_filter(d, call, &e.to_string()))?;
-    to_json(detail).map(|f| named(d, f))
+    to_json(detail).map(|f| named(d, of_kind_wasm(f)))
 }
 
 pub fn filter_stats(d: &Daemon, call: &Call) -> Answer {
+    if let Some(native) = d.router.natives.stats(call.path("name")) {
+        return to_json(native);
+    }
     to_json(d.router.filters.stats(call.path("name")).map_err(|e| no_filter(d, call, &e.to_string()))?)
+        .map(of_kind_wasm)
 }
 
 /// Adds the interface's name to what names it by index.
@@ -188,9 +208,9 @@ pub fn explain(d: &Daemon, call: &Call) -> Answer {
     let request: ExplainRequest = call.body()?;
     let (frame, beside) = (request.frame()?, request.beside()?);
     let index = d.router.index(&request.interface).map_err(ApiError::not_found)?;
-    let filters = &d.router.filters;
-    let opinions = |layer, i, dir, packet: &[u8]| filters.opinions(layer, i, dir, packet);
-    to_json(d.router.stack.explain_with(index, &frame, beside, &opinions))
+    let router = &d.router;
+    let opinions = |layer, i, dir, packet: &[u8]| router.opinions(layer, i, dir, packet);
+    to_json(router.stack.explain_with(index, &frame, beside, &opinions))
 }
 
 pub fn check(d: &Daemon, call: &Call) -> Answer {

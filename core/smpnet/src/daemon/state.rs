@@ -90,14 +90,22 @@ impl Daemon {
     /// Goes back to what a filter ran before its last swap.
     pub fn rollback(&self, name: &str) -> Result<Value, ApiError> {
         let mut running = self.running();
-        let report = self.router.filters.rollback(name).map_err(|e| ApiError::conflict(e.to_string()))?;
+        let report = match running.previous.get(name) {
+            Some(before) if self.router.natives.has(name) => {
+                let swap = Op::SwapFilter(before.clone(), before.clone());
+                crate::apply::Executor::execute(&mut &self.router, &swap).map_err(ApiError::conflict)?
+            }
+            None if self.router.natives.has(name) => {
+                return Err(ApiError::conflict(format!("filter {name} has no previous generation")));
+            }
+            _ => json!(self.router.filters.rollback(name).map_err(|e| ApiError::conflict(e.to_string()))?),
+        };
         let running = &mut *running;
         if let (Some(now), Some(before)) =
             (running.config.filters.iter_mut().find(|f| f.name == name), running.previous.get_mut(name))
         {
             std::mem::swap(now, before);
         }
-        let report = serde_json::to_value(report).map_err(|e| ApiError::internal(e.to_string()))?;
         Ok(self.router.filter_event("rolled back", report))
     }
 
@@ -113,11 +121,13 @@ impl Daemon {
         let (config, mut report) = config::read(file, text, &|p| std::fs::read(p));
         let drivers = self.router.plugins.drivers();
         let kinds = self.router.plugins.kinds();
+        let natives = self.router.plugins.filters();
         let sysctl = writable(self.router.runtime.sysctl());
         let devices = check::host_devices();
         let world = World {
             drivers: Some(&drivers),
             kinds: Some(&kinds),
+            natives: Some(&natives),
             sysctl: Some(&sysctl),
             devices: devices.as_deref(),
             compile: Some(&check::compile_filter),

@@ -369,6 +369,16 @@ impl PluginStatus {
     }
 }
 
+/// What is known of a plugin's file before any of its code is loaded: the checks, and the manifest. Loads nothing.
+///
+/// # Errors
+/// Why it would be refused.
+pub fn inspect(file: &Path, bytes: &[u8]) -> Result<PluginStatus, LoadError> {
+    let mut status = PluginStatus::of_file(file);
+    status.fill(&elf::inspect(file, bytes)?);
+    Ok(status)
+}
+
 fn bits(mask: u32, names: &[(u32, &'static str)]) -> Vec<&'static str> {
     names.iter().filter(|(bit, _)| mask & bit != 0).map(|(_, name)| *name).collect()
 }

@@ -6,12 +6,12 @@
 use crate::bpf::At;
 use crate::net::counters::{Account, base};
 use crate::net::ifnet::{Attach, Medium};
-use crate::net::path::Handed;
+use crate::net::path::{Caller, Handed};
 use crate::slow::SlowEvent;
 use crate::stack::Stack;
 use crate::types::IfIndex;
 use smpnet_abi::{Cell, DropReason, IfInfo, LinkState, if_flags, if_type};
-use smpnet_runtime::{Cpu, Section};
+use smpnet_runtime::{BadPacket, Cpu, Section};
 use std::sync::atomic::Ordering;
 
 impl Stack {
@@ -38,46 +38,85 @@ impl Stack {
 
     /// Drops packets of a plugin for a reason, counted against an interface (0: none). Worker.
     pub fn pkt_drop(&self, cpu: Cpu, ifindex: u32, reason: DropReason, cells: &[Cell]) {
-        let n = cells.len() as u64;
-        let account = |a: Account| self.counters.add(cpu, base::ACCOUNT + a as usize, n);
-        account(Account::FromPlugins);
-        account(if reason == DropReason::Consumed { Account::Consumed } else { Account::Dropped });
-        // SAFETY: on a worker, and the section ends with this function.
-        let section = unsafe { self.domain.assume_section() };
-        let ifp = self.ifs.get(section, ifindex);
         if self.bpf.wants_drops() {
-            let medium = ifp.map_or(Medium::RawIp, |i| i.medium);
+            // SAFETY: on a worker, and the section ends with this block.
+            let section = unsafe { self.domain.assume_section() };
+            let medium = self.ifs.get(section, ifindex).map_or(Medium::RawIp, |i| i.medium);
             let at = At { cpu, pool: self.pool(), section, ifindex, medium };
             for c in cells.iter().filter(|c| self.pool().validate(**c).is_ok()) {
                 self.bpf.tap_drop(&at, reason, None, "", *c);
             }
         }
-        match ifp {
-            Some(ifp) => ifp.count_drop(cpu, reason, n),
-            None => self.counters.add(cpu, base::DROPS + reason as usize, n),
-        }
+        self.count_drop(cpu, ifindex, reason, cells.len() as u64);
         self.pool().free(cpu, cells);
     }
 
+    fn count_drop(&self, cpu: Cpu, ifindex: u32, reason: DropReason, n: u64) {
+        let account = |a: Account| self.counters.add(cpu, base::ACCOUNT + a as usize, n);
+        account(Account::FromPlugins);
+        account(if reason == DropReason::Consumed { Account::Consumed } else { Account::Dropped });
+        // SAFETY: on a worker, and the section ends with this function.
+        let section = unsafe { self.domain.assume_section() };
+        match self.ifs.get(section, ifindex) {
+            Some(ifp) => ifp.count_drop(cpu, reason, n),
+            None => self.counters.add(cpu, base::DROPS + reason as usize, n),
+        }
+    }
+
+    /// Packets in the hands of a plugin end here, unless they are sound and there once: those that are not are dropped by
+    /// name, and the plugin is to blame.
     fn hand(&self, cpu: Cpu, how: Handed, ifindex: u32, cells: &[Cell]) {
-        // A bad cell index in the hands of a plugin ends here.
-        let mut bad = 0;
-        self.pending.with(cpu, |p| {
+        let mut wrong = None;
+        let (caller, taken) = self.pending.with(cpu, |p| {
+            let blamed = if let (Handed::Route, Caller::Interface(i)) = (how, p.caller) { i } else { ifindex };
+            let before = p.list.len();
             for c in cells {
-                if self.pool().validate(*c).is_ok() {
-                    p.list.push((how, ifindex, *c));
-                } else {
-                    bad += 1;
+                match self.pool().validate_next(&*p, *c) {
+                    Ok(()) => p.list.push((how, blamed, *c)),
+                    Err(e) => _ = wrong.get_or_insert(e),
                 }
             }
+            (p.caller, p.list.len() - before)
         });
-        self.counters.add(cpu, base::ACCOUNT + Account::FromPlugins as usize, cells.len() as u64 - bad);
-        if bad > 0 {
-            // SAFETY: as in pkt_drop.
-            let section = unsafe { self.domain.assume_section() };
-            if let Some(ifp) = self.ifs.get(section, ifindex) {
-                self.fault_seen(ifp, "handed in a bad packet");
-            }
+        self.counters.add(cpu, base::ACCOUNT + Account::FromPlugins as usize, taken as u64);
+        if let Some(e) = wrong {
+            self.handed_wrong(cpu, caller, ifindex, cells, e);
+        }
+    }
+
+    /// Takes back what can be of the packets that [`Stack::hand`] refused, and lays the blame.
+    #[cold]
+    fn handed_wrong(&self, cpu: Cpu, caller: Caller, ifindex: u32, cells: &[Cell], e: BadPacket) {
+        let taken = self.pending.with(cpu, |p| cells.iter().filter(|c| self.pool().reclaim(cpu, &*p, **c)).count());
+        self.count_drop(cpu, ifindex, DropReason::PluginFault, taken as u64);
+        // SAFETY: as in count_drop.
+        let section = unsafe { self.domain.assume_section() };
+        let blamed = match caller {
+            Caller::Filter(_) => return self.pending.with(cpu, |p| p.caller = Caller::Filter(Some(e))),
+            Caller::Interface(i) => i,
+            Caller::Unknown => ifindex,
+        };
+        match self.ifs.get(section, blamed) {
+            Some(ifp) => self.fault_seen(ifp, &format!("handed in a bad packet: {e}")),
+            None => tracing::error!("a plugin handed in a bad packet outside of any interface: {e}"),
+        }
+    }
+
+    /// Calls a plugin's function: while it runs, the worker knows whose it is. Also returns what the function left of that,
+    /// which says what a filter did wrong.
+    #[inline(always)]
+    pub(crate) fn calling<R>(&self, cpu: Cpu, caller: Caller, f: impl FnOnce() -> R) -> (R, Caller) {
+        self.pending.with(cpu, |p| p.caller = caller);
+        let r = f();
+        (r, self.pending.with(cpu, |p| std::mem::take(&mut p.caller)))
+    }
+
+    /// Calls a native filter at a hook. The second value says what was wrong with a packet that it handed in. Worker, in a
+    /// call of its hook.
+    pub fn calling_filter<R>(&self, cpu: Cpu, f: impl FnOnce() -> R) -> (R, Option<BadPacket>) {
+        match self.calling(cpu, Caller::Filter(None), f) {
+            (r, Caller::Filter(wrong)) => (r, wrong),
+            (r, _) => (r, None),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::counters::{Account, IfCounter};
 use super::ifnet::{Attach, Ifnet, Medium};
-use super::path::{AHEAD, Path};
+use super::path::{AHEAD, Caller, Path};
 use crate::wire::be16;
 use crate::wire::ethernet::{HEADER_LEN, TYPE_ARP, TYPE_IPV4, TYPE_VLAN, VLAN_TAG_LEN, is_group};
 use smpnet_abi::{Cell, DropReason, FAULT, pkt_flags};
@@ -241,10 +241,11 @@ impl<'a> Path<'a> {
         };
         let _ = from;
         self.account(Account::ToPlugins, cells.len() as u64);
+        let worker = self.cpu.index() as u32;
         // SAFETY: the table and handle came from the plugin's `create` and are not destroyed before a grace period has
         // passed in which this snapshot was replaced; the cells are ours and become the plugin's.
-        let rc =
-            unsafe { (kind.table.input)(kind.handle.0, self.cpu.index() as u32, cells.as_ptr(), cells.len() as u32) };
+        let input = || unsafe { (kind.table.input)(kind.handle.0, worker, cells.as_ptr(), cells.len() as u32) };
+        let rc = self.s.calling(self.cpu, Caller::Interface(to.index.get()), input).0;
         if rc == FAULT {
             self.s.fault_seen(to, "its input function failed");
         }

@@ -3,7 +3,7 @@
 use super::counters::{Account, IfCounter, IpStat};
 use super::gso::GSO_ALL;
 use super::ifnet::{Attach, Ifnet, Kind, Medium};
-use super::path::{Handed, Path};
+use super::path::{Caller, Handed, Path};
 use crate::wire::ethernet::{HEADER_LEN, is_group};
 use smpnet_abi::{Cell, DropReason, FAULT, pkt_flags};
 use smpnet_runtime::{Burst, Dir, Layer};
@@ -242,11 +242,10 @@ impl<'a> Path<'a> {
         self.tap(ifp, Dir::Out, burst.as_slice());
         self.count_output(ifp, burst.as_slice());
         self.account(Account::ToPlugins, burst.len() as u64);
+        let (worker, cells) = (self.cpu.index() as u32, burst.as_slice());
         // SAFETY: as in kind_input: the handle outlives this snapshot, and the cells become the plugin's.
-        let rc = unsafe {
-            let cells = burst.as_slice();
-            (kind.table.output)(kind.handle.0, self.cpu.index() as u32, cells.as_ptr(), cells.len() as u32)
-        };
+        let output = || unsafe { (kind.table.output)(kind.handle.0, worker, cells.as_ptr(), cells.len() as u32) };
+        let rc = self.s.calling(self.cpu, Caller::Interface(ifp.index.get()), output).0;
         if rc == FAULT {
             self.s.fault_seen(ifp, "its output function failed");
         }

@@ -10,7 +10,7 @@ use crate::inet::icmp::Bucket;
 use crate::inet::reass::Reassembly;
 use crate::stack::Stack;
 use smpnet_abi::{Cell, DropReason, pkt_flags};
-use smpnet_runtime::{Burst, Cpu, Dir, Packet, Pool, Section};
+use smpnet_runtime::{BadPacket, Burst, Cpu, Dir, Earlier, Packet, Pool, Section};
 use std::sync::atomic::Ordering;
 
 /// Packets ahead of the current one whose memory is asked for.
@@ -32,7 +32,34 @@ pub(crate) struct Worker {
 /// Packets that plugin functions handed in while the stack was calling them, taken up when the call has returned.
 #[derive(Default)]
 pub(crate) struct Pending {
+    /// How, by which interface (for [`Handed::Route`] the one that is to blame, if any), and what.
     pub list: Vec<(Handed, u32, Cell)>,
+    /// Whom the worker is calling.
+    pub caller: Caller,
+}
+
+/// Whose function a worker is in, so that what it does wrong is laid at the right door.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// Nobody's that is known: a callout, a driver.
+    #[default]
+    Unknown,
+    /// An interface kind's.
+    Interface(u32),
+    /// A native filter's, and what it did wrong.
+    Filter(Option<BadPacket>),
+}
+
+impl Earlier for &Pending {
+    #[inline(always)]
+    fn count(self) -> usize {
+        self.list.len()
+    }
+
+    #[inline(always)]
+    fn head(self, i: usize) -> Cell {
+        self.list[i].2
+    }
 }
 
 /// How a plugin handed a packet in.

@@ -152,19 +152,33 @@ impl<'a> Path<'a> {
             self.s.fault_seen(ifp, "rx_burst returned more packets than it was asked for");
             return false;
         }
-        for (i, c) in cells[..n as usize].iter().enumerate() {
-            if let Err(e) = self.pool.validate(*c) {
+        let cells = &cells[..n as usize];
+        for (i, c) in cells.iter().enumerate() {
+            if let Err(e) = self.pool.validate_next(&cells[..i], *c) {
                 self.s.fault_seen(ifp, &format!("rx_burst returned a bad packet (cell {c}): {e}"));
-                // What came before it is sound and goes on; what comes after it is not trusted, not even to be freed.
-                self.account(Account::Received, i as u64);
-                ifp.count(self.cpu, IfCounter::Ierrors, 1);
-                let mut burst = Burst::new();
-                burst.extend_from_slice(&cells[..i]);
-                self.tap(ifp, Dir::In, burst.as_slice());
-                self.if_input(ifp, &burst);
+                self.received_some(ifp, cells, i);
                 return false;
             }
         }
         true
+    }
+
+    /// What is left of a burst whose packet `bad` is wrong. What came before it goes on; it and what comes after are
+    /// dropped, each cell once.
+    #[cold]
+    fn received_some(&mut self, ifp: &'a Ifnet, cells: &[Cell], bad: usize) {
+        ifp.count(self.cpu, IfCounter::Ierrors, 1);
+        self.account(Account::Received, bad as u64);
+        for i in bad..cells.len() {
+            if self.pool.reclaim(self.cpu, &cells[..i], cells[i]) {
+                self.account(Account::Received, 1);
+                self.account(Account::Dropped, 1);
+                ifp.count_drop(self.cpu, DropReason::PluginFault, 1);
+            }
+        }
+        let mut burst = Burst::new();
+        burst.extend_from_slice(&cells[..bad]);
+        self.tap(ifp, Dir::In, burst.as_slice());
+        self.if_input(ifp, &burst);
     }
 }

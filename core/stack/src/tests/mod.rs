@@ -7,6 +7,7 @@ mod faults;
 mod forward;
 mod fragments;
 mod frames;
+mod hands;
 mod local;
 mod ports;
 mod rig;
