@@ -1,5 +1,5 @@
-//! The command line. Each command is a client of the control API, but for `run`, `check`, `bpf` and `doctor`, which work
-//! without a daemon.
+//! The command line. Each command is a client of the control API, but for `run`, `check`, `bpf`, `doctor` and `sdk`, which
+//! work without a daemon.
 
 mod arp;
 mod bpf;
@@ -14,6 +14,7 @@ mod ifconfig;
 mod netstat;
 mod plugin;
 mod route;
+mod sdk;
 mod sentences;
 mod sysctl;
 mod table;
@@ -70,6 +71,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     Events(control::EventsArgs),
     Stats(control::StatsArgs),
+    Sdk(sdk::SdkArgs),
 }
 
 /// Runs the program with the command line of the process.
@@ -144,6 +146,7 @@ fn run(cx: &Context, command: Command) -> Result<Output, Failure> {
         Command::Doctor(a) => doctor::run(&a),
         Command::Events(a) => control::events(cx, &a),
         Command::Stats(a) => control::stats(cx, &a),
+        Command::Sdk(a) => sdk::run(&a),
     }
 }
 

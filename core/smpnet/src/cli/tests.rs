@@ -39,6 +39,7 @@ fn the_help_lists_the_commands_and_the_exit_codes() {
         "doctor",
         "events",
         "stats",
+        "sdk",
         "Exit codes:",
     ] {
         assert!(help.contains(word), "{word} is not in:\n{help}");
@@ -54,6 +55,8 @@ fn what_operators_type_is_understood() {
     for line in [
         "smpnet run r.toml",
         "smpnet run r.toml --once",
+        "smpnet sdk new filter no-telnet --lang c --dir x",
+        "smpnet sdk new plugin mine --sdk ../sdk",
         "smpnet --json ifconfig -v lan0",
         "smpnet ifconfig lan0 10.0.1.1/24 up --json",
         "smpnet ifconfig lan0 -alias",

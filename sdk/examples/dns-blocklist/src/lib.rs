@@ -23,7 +23,7 @@ smpnet_filter::filter! {
     summary: "drops DNS queries for listed names",
     // Ethernet with two tags, IPv4 with options or IPv6 with an extension header, UDP, and a question of the greatest length.
     window: 384,
-    memory: 64,
+    memory: 32,
     capabilities: [tables, reject],
     counters: [queries, blocked, allowed, noted, malformed],
     tables: [names: exact],

@@ -19,7 +19,7 @@ smpnet_filter::filter! {
     name: "syn-flood",
     summary: "limits how often each source may open TCP connections",
     window: 128,
-    memory: 96,
+    memory: 48,
     state: keep,
     counters: [syns, limited, limited_new, sources_new, sources_forgotten],
     type: SynFlood,
@@ -63,7 +63,7 @@ impl Filter for SynFlood {
             new_rate,
             new_burst: number("new_burst", new_rate)?,
         };
-        let sources = number("sources", 16_384)? as usize;
+        let sources = number("sources", 8192)? as usize;
         if rate == 0 || limits.burst == 0 || new_rate == 0 || limits.new_burst == 0 {
             fail!("rates and bursts of 0 would let no connection through; use only_count = yes to try limits out");
         }
