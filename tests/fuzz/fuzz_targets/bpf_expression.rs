@@ -1,12 +1,4 @@
-//! Filter expressions from strangers.
+//! See `bpf_expression` in `targets/src`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use smpnet_bpf::{Dlt, Engine, compile_expr_with};
-
-fuzz_target!(|text: &str| {
-    for dlt in [Dlt::Raw, Dlt::En10mb] {
-        // What it says of a text does not matter here, only that it says something.
-        let _ = compile_expr_with(text, dlt, Engine::Subset);
-    }
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| smpnet_fuzz_targets::bpf_expression(data));

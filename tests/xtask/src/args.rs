@@ -13,13 +13,16 @@ The two commands of smpnet, and the chores
   cargo xtask test [--quick | --long]
       formatting, lints, unit, doc, layout, loom, miri and end-to-end tests, and the demo; a table at the end
         --quick      without loom and miri
-        --long       and ten minutes of full load with 20 swaps a second
+        --long       and the fuzz targets, 30 seconds each, and ten minutes of full load with 20 swaps a second
 
   cargo xtask soak [--json] [--seconds N]
       full load with 20 swaps a second (default 600 s): no packet lost, memory steady, every packet accounted for
 
   cargo xtask build-filters
       builds the example filters of sdk/examples into target/filters, and says how large they are
+
+  cargo xtask fuzz [--seconds N] [TARGET]
+      feeds the fuzz targets by coverage, each for N seconds (default 60); needs a nightly compiler and cargo-fuzz
 
   cargo xtask features
       writes the table of features in README.md from the FEATURES.toml files
@@ -43,6 +46,8 @@ pub enum Command {
     BuildFilters,
     /// The table of features.
     Features,
+    /// The fuzz targets.
+    Fuzz,
     /// The long run.
     Soak,
 }
@@ -66,6 +71,8 @@ pub struct Args {
     pub no_build: bool,
     /// Workers of smpnet.
     pub workers: Option<u32>,
+    /// The one fuzz target that is wanted.
+    pub target: Option<String>,
 }
 
 impl Args {
@@ -78,6 +85,7 @@ impl Args {
             Some("test") => Command::Test,
             Some("build-filters") => Command::BuildFilters,
             Some("features") => Command::Features,
+            Some("fuzz") => Command::Fuzz,
             Some("soak") => Command::Soak,
             Some(other) => return Err(format!("cargo xtask: there is no command \"{other}\"\n\n{HELP}")),
         };
@@ -90,13 +98,16 @@ impl Args {
             quick: false,
             no_build: false,
             workers: None,
+            target: None,
         };
         while let Some(arg) = args.next() {
             let fits = match arg.as_str() {
                 "--help" | "-h" => true,
-                "--json" | "--no-build" | "--seconds" | "--workers" => matches!(command, Command::Demo | Command::Soak),
+                "--seconds" => matches!(command, Command::Demo | Command::Soak | Command::Fuzz),
+                "--json" | "--no-build" | "--workers" => matches!(command, Command::Demo | Command::Soak),
                 "--keep" => command == Command::Demo,
                 "--long" | "--quick" => command == Command::Test,
+                name if !name.starts_with('-') => command == Command::Fuzz && out.target.is_none(),
                 _ => false,
             };
             if !fits {
@@ -114,6 +125,7 @@ impl Args {
                 "--no-build" => out.no_build = true,
                 "--seconds" => out.seconds = Some(number("--seconds", 4, 86_400)?),
                 "--workers" => out.workers = Some(number("--workers", 1, 64)? as u32),
+                name if !name.starts_with('-') => out.target = Some(name.to_owned()),
                 _ => out.command = Command::Help,
             }
         }
@@ -136,6 +148,9 @@ mod tests {
         assert!(parse("test --json").unwrap_err().contains("\"--json\" does not belong here"));
         assert!(parse("demo --seconds 1").unwrap_err().contains("from 4 to"));
         assert!(parse("dmo").unwrap_err().contains("no command \"dmo\""));
+        let a = parse("fuzz frame --seconds 30").unwrap();
+        assert_eq!((a.command, a.target.as_deref(), a.seconds), (Command::Fuzz, Some("frame"), Some(30)));
+        assert!(parse("fuzz a b").unwrap_err().contains("\"b\" does not belong here"));
         assert_eq!(parse("").unwrap().command, Command::Help);
     }
 }

@@ -1,4 +1,5 @@
-//! The two commands of the README and the chores: `cargo xtask demo`, `cargo xtask test`, `cargo xtask soak`.
+//! The two commands of the README and the chores: `cargo xtask demo`, `cargo xtask test`, `cargo xtask soak`,
+//! `cargo xtask fuzz`.
 
 #![forbid(unsafe_code)]
 
@@ -7,6 +8,7 @@ mod args;
 mod build;
 mod demo;
 mod features;
+mod fuzz;
 mod kernel;
 mod lookaround;
 mod packages;
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         args::Command::Demo => demo::run(&args),
         args::Command::BuildFilters => build::filters(),
         args::Command::Features => features::run(),
+        args::Command::Fuzz => fuzz::run(&args),
         args::Command::Soak => soak::run(&args),
         args::Command::Test => test::run(&args),
     };

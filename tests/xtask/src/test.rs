@@ -41,6 +41,9 @@ pub fn run(args: &Args) -> Result<bool, String> {
         if args.long {
             show(&mut r, "soak, 10 minutes", &["soak", "--json", "--no-build", "--seconds", "600"])?;
         }
+        if args.long {
+            crate::fuzz::steps(&mut r, None, 30)?;
+        }
     } else {
         r.skip("end-to-end tests", "the build failed");
         r.skip("demo", "the build failed");
@@ -54,7 +57,7 @@ fn with(mut c: Command, args: &[&str]) -> Command {
 }
 
 /// Where this program was built to: `target` of `target/release/xtask`.
-fn target_dir() -> std::path::PathBuf {
+pub fn target_dir() -> std::path::PathBuf {
     let exe = std::env::current_exe().unwrap_or_default();
     exe.ancestors().nth(2).map_or_else(|| root().join("target"), Path::to_path_buf)
 }

@@ -1,0 +1,254 @@
+//! Inputs to begin with, and what becomes of them: written by hand or made by this project's own compilers, so that no
+//! binary file has to be kept.
+
+use smpnet_bpf::{Dlt, Engine, compile_expr_with};
+
+/// Changes inputs, always in the same way from the same start.
+pub struct Mutator<'s> {
+    state: u64,
+    seeds: &'s [Vec<u8>],
+}
+
+impl<'s> Mutator<'s> {
+    /// Starts at `seed`; there must be at least one of `seeds`.
+    pub fn new(seed: u64, seeds: &'s [Vec<u8>]) -> Self {
+        Mutator { state: seed, seeds }
+    }
+
+    /// splitmix64.
+    fn number(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.number() % n.max(1) as u64) as usize
+    }
+
+    fn seed(&mut self) -> &'s [u8] {
+        let n = self.below(self.seeds.len());
+        &self.seeds[n]
+    }
+
+    /// The next input: a seed with a few changes, or (one in eight) nothing but chance.
+    pub fn next_input(&mut self) -> Vec<u8> {
+        if self.below(8) == 0 {
+            let len = self.below(600);
+            return (0..len).map(|_| self.number() as u8).collect();
+        }
+        let mut input = self.seed().to_vec();
+        for _ in 0..=self.below(6) {
+            self.change(&mut input);
+        }
+        input
+    }
+
+    fn change(&mut self, input: &mut Vec<u8>) {
+        let at = self.below(input.len());
+        match self.below(7) {
+            0 if !input.is_empty() => input[at] ^= 1 << self.below(8),
+            1 if !input.is_empty() => input[at] = self.number() as u8,
+            2 if !input.is_empty() => input[at] = [0, 1, 0x7f, 0x80, 0xff][self.below(5)],
+            3 => input.truncate(at),
+            4 => {
+                // A piece of it once more, elsewhere.
+                let len = self.below(input.len() - at).min(200);
+                let piece = input[at..at + len].to_vec();
+                let to = self.below(input.len());
+                input.splice(to..to, piece);
+            }
+            5 => {
+                let other = self.seed();
+                let from = self.below(other.len());
+                input.truncate(at);
+                input.extend_from_slice(&other[from..]);
+            }
+            _ => {
+                let len = self.below(9).min(input.len() - at);
+                input.drain(at..at + len);
+            }
+        }
+        input.truncate(1 << 16);
+    }
+}
+
+fn texts(list: &[&str]) -> Vec<Vec<u8>> {
+    list.iter().map(|t| t.as_bytes().to_vec()).collect()
+}
+
+const EXPRESSIONS: [&str; 10] = [
+    "udp port 53",
+    "tcp and not (dst host 10.0.0.1 or src net 192.168.0.0/16)",
+    "ip[6:2] & 0x1fff = 0 and ip[8] < 64",
+    "ether host 02:00:00:00:00:01 or ether proto 0x0800",
+    "vlan 7 and icmp",
+    "src portrange 1000-2000 or greater 100",
+    "(tcp[tcpflags] & (tcp-syn|tcp-fin)) != 0",
+    "ip proto 89 && len > 60",
+    "not arp",
+    "4\n40 0 0 12\n21 0 1 2048\n6 0 0 65535\n6 0 0 0\n",
+];
+
+/// For `bpf_expression`.
+pub fn expressions() -> Vec<Vec<u8>> {
+    texts(&EXPRESSIONS)
+}
+
+/// For `bpf_program`: programs of the compiler with a packet behind them.
+pub fn programs() -> Vec<Vec<u8>> {
+    let compiled = EXPRESSIONS.iter().filter_map(|e| compile_expr_with(e, Dlt::Raw, Engine::Subset).ok());
+    let bytes = |c: smpnet_bpf::Compiled| {
+        let insns = c.program.insns().iter().take(32);
+        let mut out: Vec<u8> =
+            insns.flat_map(|i| [&[i.code as u8, i.jt, i.jf, 0][..], &i.k.to_le_bytes()].concat()).collect();
+        out.resize(8 * 32, 0);
+        out.extend_from_slice(&udp(&[10, 0, 1, 2], &[10, 0, 2, 2])[14..]);
+        out
+    };
+    compiled.map(bytes).collect()
+}
+
+/// For `config`.
+pub fn configs() -> Vec<Vec<u8>> {
+    texts(&[
+        include_str!("../../../../core/smpnet/examples/router.toml"),
+        include_str!("../../../../core/smpnet/examples/pcap.toml"),
+        "[runtime]\nworkers = 2\ncpus = [0, 1]\nexit_when_done = true\n[pool]\ncells = 8192\ncell_size = 4096\nheadroom = 128\nhuge_pages = \"auto\"\n[plugins]\ndirs = [\"x\"]\nload = [\"y.so\"]\n[control]\nsocket = \"/run/x\"\n",
+        "[[interface]]\nname = \"lan0\"\ndriver = \"af_packet\"\noptions = { device = \"eth0\", n = [1, 2.5, true] }\naddresses = [\"10.0.1.1/24\"]\nmtu = 1400\nup = false\npromisc = true\nrx_queues = 2\n[[interface]]\nname = \"v7\"\nkind = \"vlan\"\noptions = { parent = \"lan0\", vid = 7 }\n",
+        "[[route]]\nto = \"default\"\nvia = [\"10.0.1.2\", \"10.0.1.3\"]\n[[route]]\nto = \"10.9.0.0/16\"\ntype = \"blackhole\"\n[[arp]]\naddress = \"10.0.1.7\"\nmac = \"02:00:00:00:00:07\"\npublish = true\ninterface = \"lan0\"\n",
+        "[[filter]]\nname = \"f\"\ndrop = \"udp port 53\"\nattach = \"ether\"\ndirection = \"both\"\npriority = -3\non_fault = \"drop\"\n[[filter]]\nname = \"n\"\nnative = \"loss\"\noptions = { one_in = 3 }\n[[filter]]\nname = \"w\"\nwasm = \"x.wasm\"\naction = \"pass\"\n[sysctl]\n\"net.inet.ip.ttl\" = 9\nnet.inet.ip.forwarding = 1\n",
+    ])
+}
+
+/// For `control_request`.
+pub fn requests() -> Vec<Vec<u8>> {
+    texts(&[
+        r#"{"name":"g0","kind":"gif","options":{"local":"10.0.0.1"},"addresses":["10.7.0.1/24"],"mtu":1400,"up":true,"promisc":false,"rx_queues":1}"#,
+        r#"{"up":false,"mtu":9000,"description":"x","add_addresses":["10.0.1.9/24"],"remove_addresses":["10.0.1.1/24"],"options":{"a":1}}"#,
+        r#"{"to":"default","via":["10.0.1.2","10.0.1.3"],"dev":"lan0","type":"reject"}"#,
+        r#"{"to":"10.0.0.0/8","via":"10.0.1.2"}"#,
+        r#"{"address":"10.0.1.9","mac":"02:00:00:00:00:09","interface":"lan0","publish":true}"#,
+        r#"{"name":"f2","drop":"udp","attach":"ether","direction":"out","priority":-1,"on_fault":"drop","interface":"all"}"#,
+        r#"{"name":"n2","native":"loss","options":{"one_in":2}}"#,
+        r#"{"native":"loss","options":{}}"#,
+        r#"{"name":"net.inet.ip.ttl","value":64}"#,
+        r#"{"interface":"lan0","packet":"02:00:00:00:01:01 0200 0000 0902 0800 4500"}"#,
+        r#"{"file":"r.toml","text":"[[interface]]\nname=\"a\"\n","dry_run":true}"#,
+        r#"{"expr":"udp port 53","dlt":"EN10MB"}"#,
+    ])
+}
+
+/// An Ethernet frame of UDP.
+fn udp(src: &[u8; 4], dst: &[u8; 4]) -> Vec<u8> {
+    let mut f = vec![2, 0, 0, 0, 1, 1, 2, 0, 0, 0, 9, 1, 8, 0];
+    f.extend([0x45, 0, 0, 32, 0, 1, 0, 0, 64, 17, 0, 0]);
+    f.extend(src);
+    f.extend(dst);
+    f.extend([0x0f, 0xa0, 0x13, 0x88, 0, 12, 0, 0, 1, 2, 3, 4]);
+    f
+}
+
+/// For `frame`: settings, then frames with their controls.
+pub fn bursts() -> Vec<Vec<u8>> {
+    let arp: Vec<u8> = [
+        &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 9, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 9, 1][..],
+        &[10, 0, 1, 2, 0, 0, 0, 0, 0, 0, 10, 0, 1, 1],
+    ]
+    .concat();
+    let mut fragment = udp(&[10, 0, 1, 2], &[10, 0, 1, 1]);
+    fragment[20] = 0x20;
+    let mut last = fragment.clone();
+    (last[20], last[21]) = (0, 2);
+    let mut echo = udp(&[10, 0, 1, 2], &[10, 0, 1, 1]);
+    echo[23] = 1;
+    echo[34..42].copy_from_slice(&[8, 0, 0, 0, 0, 1, 0, 1]);
+    let mut options = udp(&[10, 0, 1, 2], &[10, 0, 2, 2]);
+    options[14] = 0x47;
+    options[34..42].copy_from_slice(&[7, 7, 4, 0, 0, 0, 0, 0]);
+    let mut tcp = udp(&[10, 0, 1, 2], &[10, 0, 2, 2]);
+    tcp[23] = 6;
+    tcp.extend([0x50; 400]);
+    let vlan = [&tcp[..12], &[0x81, 0, 0, 7], &tcp[12..]].concat();
+    let far = udp(&[10, 0, 1, 2], &[10, 0, 2, 99]);
+    let near = udp(&[10, 0, 1, 2], &[10, 0, 2, 2]);
+    let one = |controls: u8, parameter: u8, frame: &[u8]| {
+        let len = (frame.len() as u16).to_le_bytes();
+        [&[controls, 0, 0, parameter, len[0], len[1]][..], frame].concat()
+    };
+    let all = |settings: u8, frames: &[Vec<u8>]| [&[settings][..], &frames.concat()].concat();
+    const PLAIN: u8 = 2 | 4;
+    let mut list: Vec<Vec<u8>> = (0..4)
+        .map(|s| {
+            all(
+                s,
+                &[
+                    one(0, 0, &arp),
+                    one(PLAIN, 0, &near),
+                    one(PLAIN | 32, 0, &near),
+                    one(PLAIN, 0, &near),
+                    one(PLAIN | 8, 40, &tcp),
+                    one(PLAIN, 0, &echo),
+                    one(PLAIN, 0, &options),
+                    one(PLAIN | 32, 0, &far),
+                ],
+            )
+        })
+        .collect();
+    list.push(all(0, &[one(PLAIN, 0, &fragment), one(PLAIN | 32 | 64, 0, &last), one(0, 0, &vlan)]));
+    list.push(all(2, &[one(PLAIN, 0, &last), one(PLAIN, 0, &fragment), one(PLAIN | 1, 0, &fragment)]));
+    list.push(all(0, &[one(PLAIN | 16, 9, &tcp), one(PLAIN | 16 | 8, 60, &tcp)]));
+    for place in 0..8u8 {
+        let mut f = near.clone();
+        f[33] = place;
+        list.push(all(place & 3, &[one(PLAIN | 128, 0, &f), one(PLAIN | 128 | 1 | 32, 0, &f)]));
+    }
+    list
+}
+
+/// For `pcap_file`.
+pub fn captures() -> Vec<Vec<u8>> {
+    let frame = udp(&[10, 0, 1, 2], &[10, 0, 2, 2]);
+    let n = frame.len() as u32;
+    let words = |list: &[u32]| list.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+    let classic = [words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 65535, 1, 7, 9, n, n]), frame.clone()].concat();
+    let mut padded = frame;
+    padded.resize(padded.len().next_multiple_of(4), 0);
+    let block = |ty: u32, body: &[u8]| {
+        let len = body.len() as u32 + 12;
+        [words(&[ty, len]), body.to_vec(), words(&[len])].concat()
+    };
+    let section = block(0x0a0d_0d0a, &words(&[0x1a2b_3c4d, 1, u32::MAX, u32::MAX]));
+    let interface = block(1, &[words(&[1, 65535]), vec![9, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0, 0]].concat());
+    let packet = block(6, &[words(&[0, 0, 7, n, n]), padded.clone()].concat());
+    let simple = block(3, &[words(&[n]), padded].concat());
+    vec![classic, [section, interface, packet, simple].concat()]
+}
+
+/// For `plugin_file`: the headers of a library, and files that are none.
+pub fn libraries() -> Vec<Vec<u8>> {
+    let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 62, 0, 1, 0, 0, 0];
+    elf.resize(64, 0);
+    elf[32] = 64; // program headers
+    elf[52] = 64;
+    elf[54] = 56;
+    elf[56] = 2;
+    elf.resize(64 + 2 * 56 + 128, 0);
+    let mut all = texts(&["", "!<arch>\n", "#!/bin/sh\n", "\0asm", "text"]);
+    all.push(elf);
+    // A real library, if there is one beside this program: the plugins that tests use.
+    let beside = std::env::current_exe().ok().and_then(|exe| exe.ancestors().nth(2).map(std::path::Path::to_owned));
+    if let Some(bytes) = beside.and_then(|dir| std::fs::read(dir.join("libsmpnet_vlan.so")).ok()) {
+        all.push(bytes);
+    }
+    all
+}
+
+/// For `wasm_verify`: patches to a good module, and that module itself.
+pub fn modules() -> Vec<Vec<u8>> {
+    let mut all: Vec<Vec<u8>> = (0..40u8).map(|n| vec![0, n * 6, 0, n, n * 5, 1, 0x41, n * 3, 2, 0]).collect();
+    all.push([&[1][..], &crate::wasm::good(3)].concat());
+    all
+}
