@@ -632,7 +632,7 @@ fn controls_of_a_port_come_from_the_file_and_from_ifconfig_and_a_refusal_changes
     let before = lan();
     fs::write(d.folder.join("wrong.toml"), with("mac = \"02:00:00:00:00:77\"\nmtu = 1400")).unwrap();
     let said = d.refused(&["apply", "wrong.toml"], 1);
-    assert!(said.contains("cannot change the Ethernet address: the driver has no such function"), "{said}");
+    assert!(said.contains("cannot change the Ethernet address: not supported"), "{said}");
     assert_eq!((&lan()["mac"], &lan()["mtu"], &lan()["promisc"]), (&before["mac"], &before["mtu"], &before["promisc"]));
     let said = d.refused(&["ifconfig", "lan0", "tso4"], 1);
     assert!(said.contains("the port does not offer tso4; it offers none"), "{said}");
@@ -643,7 +643,7 @@ fn controls_of_a_port_come_from_the_file_and_from_ifconfig_and_a_refusal_changes
     ] {
         fs::write(d.folder.join("wrong.toml"), with(keys)).unwrap();
         let said = d.refused(&["apply", "wrong.toml"], 1);
-        assert!(said.contains("wrong.toml:11:") && said.contains(says), "{said}");
+        assert!(said.contains("wrong.toml:10:") && said.contains(says), "{said}");
     }
     d.text(&["ifconfig", "v7", "create", "kind", "vlan", "parent=lan0", "id=7"]);
     d.text(&["ifconfig", "lan0", "-promisc"]);
@@ -653,4 +653,136 @@ fn controls_of_a_port_come_from_the_file_and_from_ifconfig_and_a_refusal_changes
     d.text(&["ifconfig", "v7", "-link"]);
     assert_eq!(lan()["promisc"], false);
     assert_eq!(d.json(&["ifconfig", "v7"])["mac"], lan()["mac"]);
+}
+
+/// A filter that fails on every packet, for a pool of so many WebAssembly pages.
+fn failing(pages: u64) -> Vec<u8> {
+    let text = format!(
+        r#"(module
+  (import "smpnet" "pool" (memory $pool {pages} {pages}))
+  (memory $io 1 1)
+  (global $abi i32 (i32.const 0x00010000))
+  (export "io" (memory $io))
+  (export "abi" (global $abi))
+  (func $prog (param $off i32) (param $buflen i32) (param $wirelen i32) (result i32)
+    (if (i32.eq (i32.load8_u $pool (local.get $off)) (i32.const 0x45)) (then (unreachable))) (i32.const 1))
+  (func (export "filter") (param $n i32)
+    (local $d i32) (local $r i32)
+    (local.set $r (i32.const 1024))
+    (block $done
+      (loop $next
+        (br_if $done (i32.eqz (local.get $n)))
+        (i32.store $io (local.get $r)
+          (call $prog (i32.load $io (local.get $d))
+            (i32.load $io offset=4 (local.get $d))
+            (i32.load $io offset=8 (local.get $d))))
+        (local.set $d (i32.add (local.get $d) (i32.const 16)))
+        (local.set $r (i32.add (local.get $r) (i32.const 4)))
+        (local.set $n (i32.sub (local.get $n) (i32.const 1)))
+        (br $next)))))"#
+    );
+    wat::parse_str(text).unwrap()
+}
+
+#[test]
+fn a_filter_that_failed_is_told_and_apply_tries_it_again() {
+    let traffic = TWO_PORTS.replacen("sink_only = true", "rate = 2000, dst = \"198.19.0.0/16\"", 1);
+    let d = Daemon::start("failing", &traffic);
+    let compiled = d.json(&["bpf", "compile", "udp", "--wasm", "good.wasm", "--pool-cells", "8192"]);
+    fs::write(d.folder.join("bad.wasm"), failing(compiled["wasm"]["pool_pages"].as_u64().unwrap())).unwrap();
+    let bad = traffic.replace("drop = \"udp port 5000\"", "wasm = \"bad.wasm\"");
+    fs::write(d.folder.join("bad.toml"), &bad).unwrap();
+    d.text(&["apply", "bad.toml"]);
+    let failed = || d.json(&["filter", "list"])[0]["failed"].as_str().map(str::to_owned);
+    wait_for("the filter fails", &d, || failed().is_some());
+    let list = d.text(&["filter", "list"]);
+    assert!(list.contains("udp port 5000") && list.contains("block: generation 2 failed"), "{list}");
+    let config = d.client.get("/v1/config").unwrap();
+    assert_eq!(config["filters"][0]["source"]["expr"], "udp port 5000", "what came back is what is said to run");
+    // The file asks for the program that failed: it is no empty difference.
+    let steps = d.json(&["apply", "--dry-run", "bad.toml"]);
+    assert_eq!(steps["steps"], json!(["swap filter block: drop module bad.wasm"]), "{steps:#}");
+    assert!(steps["notes"][0].as_str().unwrap().contains("it is tried again"), "{steps:#}");
+    assert!(steps["warnings"][0]["message"].as_str().unwrap().contains("does not run what it was told to"));
+    // The file as it was before says what runs.
+    assert_eq!(
+        d.json(&["apply", "--dry-run", "router.toml"])["steps"],
+        json!(["swap filter block: drop \"udp port 5000\""])
+    );
+    d.text(&["apply", "router.toml"]);
+    assert_eq!(failed(), None);
+    assert_eq!(d.json(&["apply", "router.toml"])["steps"], json!([]));
+}
+
+#[test]
+fn many_routes_come_as_one_transaction_and_a_wrong_one_is_named() {
+    // Addresses are ours at once, so that no route comes later.
+    let two_ports = format!("{TWO_PORTS}\"net.inet.ip.dad_count\" = 0\n");
+    let d = Daemon::start("bulk", &two_ports);
+    let count = || d.json(&["sysctl", "net.inet.ip.routes"])[0]["value"].as_u64().unwrap();
+    let own = count();
+    let file = |name: &str, text: &str| fs::write(d.folder.join(name), text).unwrap();
+    file("few.txt", "# three\n172.16.0.0/16 10.0.2.2\nadd 172.17.0.0/16 -reject\n172.18.0.0/16 10.0.2.3 10.0.1.3\n");
+    assert_eq!(d.text(&["route", "-f", "few.txt"]), "3 added, 0 changed, 0 deleted\n");
+    file("more.txt", "change 172.16.0.0/16 10.0.2.9\ndelete 172.17.0.0/16\nadd 172.17.0.0/16 -blackhole\n");
+    assert_eq!(d.text(&["route", "add", "--file", "more.txt"]), "1 added, 1 changed, 1 deleted\n");
+    assert_eq!(d.json(&["route", "get", "172.16.0.1"])["route"]["nexthops"][0]["via"], "10.0.2.9");
+    let before = d.json(&["route"]);
+    for (text, says) in [
+        ("172.20.0.0/16 10.0.2.2\n172.21.0.1/16 10.0.2.2\n", "wrong.txt:2: 172.21.0.1/16 has bits behind"),
+        ("172.20.0.0/16 10.0.2.2\n\n172.16.0.0/16 10.0.2.2\n", "wrong.txt:3: add route 172.16.0.0/16"),
+        ("172.20.0.0/16 10.0.2.2\n172.21.0.0/16 10.7.7.7\n", "wrong.txt:2: add route 172.21.0.0/16"),
+        ("delete 172.16.0.0/16\ndelete 172.16.0.0/16\n", "wrong.txt:2: delete net 172.16.0.0/16: not in table"),
+    ] {
+        file("wrong.txt", text);
+        let said = d.refused(&["route", "-f", "wrong.txt"], 1);
+        assert!(said.contains(says) && said.contains("nothing was changed"), "{said}");
+        assert_eq!(d.json(&["route"]), before);
+    }
+    let entries =
+        json!({"routes": [{"to": "172.30.0.0/16", "via": "10.0.2.2"}, {"to": "172.16.0.0/16", "type": "reject"}]});
+    let Err(ClientError::Refused { error, .. }) = d.client.post("/v1/routes/bulk", &entries) else { panic!("taken") };
+    assert!(error.starts_with("entry 2: add route 172.16.0.0/16"), "{error}");
+    let large = json!({"text": "#".repeat(130 << 20)});
+    let Err(ClientError::Refused { status, error, .. }) = d.client.post("/v1/routes/bulk", &large) else {
+        panic!("taken")
+    };
+    assert_eq!((status, error.as_str()), (413, "the request's body is larger than 128 MiB; nothing was changed"));
+    assert_eq!(d.json(&["route"]), before);
+    let line = |n: u32| format!("{}/24 10.0.2.2\n", std::net::Ipv4Addr::from(0x1400_0000 + (n << 8)));
+    file("million.txt", &(0..1_000_000).map(line).collect::<String>());
+    let began = Instant::now();
+    d.text(&["route", "-f", "million.txt"]);
+    println!("a million routes by `route -f` in {:?}", began.elapsed());
+    assert_eq!(count(), own + 3 + 1_000_000);
+    assert_eq!(d.json(&["route", "get", "20.1.2.3"])["route"]["dst"], "20.1.2.0/24");
+    d.text(&["route", "flush"]);
+    let toml: String = (0..100_000)
+        .map(|n| {
+            format!("[[route]]\nto = \"{}/24\"\nvia = \"10.0.2.2\"\n", std::net::Ipv4Addr::from(0x1400_0000 + (n << 8)))
+        })
+        .collect();
+    file("large.toml", &format!("{two_ports}{toml}"));
+    let began = Instant::now();
+    d.text(&["apply", "large.toml"]);
+    println!("100,000 routes by `apply` in {:?}", began.elapsed());
+    let began = Instant::now();
+    d.text(&["apply", "router.toml"]);
+    println!("and away again in {:?}", began.elapsed());
+    assert_eq!(count(), own, "{}", d.log());
+}
+
+#[test]
+fn a_published_neighbour_without_an_address_has_the_interfaces_own() {
+    let d = Daemon::start("auto", TWO_PORTS);
+    d.text(&["arp", "-s", "10.0.1.9", "auto", "pub"]);
+    let entry = || d.json(&["arp", "10.0.1.9"])[0].clone();
+    assert_eq!((&entry()["state"], &entry()["mac"]), (&json!("published"), &d.json(&["ifconfig", "lan0"])["mac"]));
+    let said = d.refused(&["arp", "-s", "10.0.1.8", "auto"], 2);
+    assert!(said.contains("which only \"pub\" has a use for"), "{said}");
+    let with = |keys: &str| format!("{TWO_PORTS}\n[[arp]]\naddress = \"10.0.1.9\"\nmac = \"auto\"\n{keys}\n");
+    fs::write(d.folder.join("auto.toml"), with("")).unwrap();
+    assert!(d.refused(&["apply", "auto.toml"], 1).contains("is \"auto\" only with publish = true"));
+    fs::write(d.folder.join("auto.toml"), with("publish = true")).unwrap();
+    assert_eq!(d.json(&["apply", "auto.toml"])["steps"], json!([]), "the file and the command say the same");
 }

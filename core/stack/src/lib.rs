@@ -44,5 +44,5 @@ pub use stack::Stack;
 pub use types::{
     Accounting, AddrOptions, AddrState, AddrStatus, ArpStatus, Dirs, DropCount, ExplainStep, HookStatus, IfCounters,
     IfIndex, IfStatus, Ipv4Net, Layer, NextHopSpec, NextHopStatus, RouteAnswer, RouteKind, RouteSpec, RouteStatus,
-    RssStatus, mac_text, parse_mac,
+    RouteStep, RssStatus, mac_text, parse_mac,
 };

@@ -29,12 +29,17 @@ tunables! {
     redirect = 1, 0..=1, "net.inet.ip.redirect", "send ICMP redirects";
     ttl = 64, 1..=255, "net.inet.ip.ttl", "time to live of packets made here";
     express = 1, 0..=1, "net.inet.ip.express", "take packets of known flows the straight way; 0 sends all over the general path";
+    allowsrcrt = 0, 0..=1, "net.inet.ip.allowsrcrt", "take packets with a source route; 0 refuses them";
+    forwsrcrt = 1, 0..=1, "net.inet.ip.forwsrcrt", "send packets on by their source route, where allowsrcrt is set";
+    directed_broadcast = 0, 0..=1, "net.inet.ip.directed-broadcast", "forward broadcasts into connected networks";
     maxflows = 16384, 0..=16777216, "net.inet.ip.maxflows", "flows that each worker remembers; 0 remembers none";
     mtudisc = 1, 0..=1, "net.inet.ip.mtudisc", "learn path MTUs from ICMP for what this router itself sends";
     mtudisctimeout = 600, 1..=86400, "net.inet.ip.mtudisctimeout", "seconds that a path MTU is remembered";
     maxfragpackets = 200, 0..=65535, "net.inet.ip.maxfragpackets", "datagrams that may be incomplete at once";
     dad_count = 3, 0..=16, "net.inet.ip.dad_count", "RFC 5227 probes before a new address is used";
     max_nest = 4, 0..=15, "net.inet.ip.encapnest", "tunnels and vlans that a packet may pass on its way out";
+    bmcastecho = 0, 0..=1, "net.inet.icmp.bmcastecho", "answer echo requests to broadcasts and the all-hosts group";
+    returndatabytes = 548, 8..=548, "net.inet.icmp.returndatabytes", "bytes behind the IP header that errors quote at most";
     errppslimit = 1000, 0..=1000000, "net.inet.icmp.errppslimit", "ICMP errors sent per second at most";
     maxqueuelen = 16, 1..=1024, "net.inet.arp.maxqueuelen", "packets that wait for one unresolved neighbour";
 }

@@ -329,6 +329,27 @@ impl RouteSpec {
     }
 }
 
+/// One step of [`crate::Stack::routes_apply`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteStep {
+    /// A route that is not there yet.
+    Add(RouteSpec),
+    /// Other ways for a route that is there; no packet sees it missing.
+    Change(RouteSpec),
+    /// The route to exactly that destination.
+    Delete(Ipv4Net),
+}
+
+impl RouteStep {
+    /// The destination that it is about.
+    pub fn destination(&self) -> Ipv4Net {
+        match self {
+            RouteStep::Add(spec) | RouteStep::Change(spec) => spec.dst,
+            RouteStep::Delete(dst) => *dst,
+        }
+    }
+}
+
 /// One way out of a route, as told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NextHopStatus {

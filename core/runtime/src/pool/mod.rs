@@ -58,6 +58,13 @@ impl Default for PoolConfig {
     }
 }
 
+impl PoolConfig {
+    /// Bytes from one cell to the next: [`PoolConfig::cell_size`] made an odd multiple of 64.
+    pub fn cell_stride(&self) -> u32 {
+        (self.cell_size.div_ceil(64) | 1) * 64
+    }
+}
+
 /// Why a pool could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -208,7 +215,7 @@ impl Pool {
         };
         check("cells", c.cells.into(), "64 to 16777216", (64..=1 << 24).contains(&c.cells))?;
         check("cell_size", c.cell_size.into(), "2048 to 32768", (2048..=32768).contains(&c.cell_size))?;
-        let cell_size = (c.cell_size.div_ceil(64) | 1) * 64;
+        let cell_size = c.cell_stride();
         check("workers", c.workers as u64, "1 to 64", (1..=MAX_WORKERS).contains(&c.workers))?;
         check("cache", c.cache.into(), "64 to 65536", (64..=65536).contains(&c.cache))?;
         let most = cell_size - HEADER_SIZE - 256;

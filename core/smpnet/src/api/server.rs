@@ -7,7 +7,7 @@ use super::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{Query, RawPathParams},
+    extract::{Query, RawPathParams, rejection::BytesRejection},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::Response,
     routing::{MethodFilter, MethodRouter, get, on},
@@ -15,8 +15,9 @@ use axum::{
 use serde_json::Value;
 use std::{collections::HashMap, sync::Arc};
 
-/// The largest body that a request may have: a bulk of routes, or a configuration file.
-const BODY_MAX: usize = 64 << 20;
+/// The largest body that a request may have: a bulk of routes, or a configuration file. A million routes are about 25 MB
+/// as a text.
+const BODY_MAX: usize = 128 << 20;
 
 /// The router of a table of endpoints, the OpenAPI document at `/openapi.json` included. Handlers run on threads for
 /// blocking work; `events` feeds the event stream.
@@ -54,7 +55,13 @@ fn method_router<S: Send + Sync + 'static>(state: Arc<S>, e: Endpoint<S>, events
     match e.handler {
         Handler::Json(run) => on(
             filter,
-            move |path: RawPathParams, Query(query): Query<HashMap<String, String>>, body: Bytes| async move {
+            move |path: RawPathParams,
+                  Query(query): Query<HashMap<String, String>>,
+                  body: Result<Bytes, BytesRejection>| async move {
+                let body = match body {
+                    Ok(body) => body,
+                    Err(e) => return failure(&refused_body(&e)),
+                };
                 let path = path.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
                 let body = if body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&body) };
                 let body = match body {
@@ -82,6 +89,15 @@ fn method_router<S: Send + Sync + 'static>(state: Arc<S>, e: Endpoint<S>, events
             response(StatusCode::OK, kind, Body::new(events.stream(sse)))
         }),
     }
+}
+
+/// A body that could not be taken: too large, or broken off.
+fn refused_body(e: &BytesRejection) -> ApiError {
+    if e.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        let error = format!("the request's body is larger than {} MiB; nothing was changed", BODY_MAX >> 20);
+        return ApiError { status: 413, ..ApiError::bad(error) }.hint("send it in parts".to_owned());
+    }
+    ApiError::bad(format!("the request's body did not come: {e}"))
 }
 
 fn failure(e: &ApiError) -> Response {

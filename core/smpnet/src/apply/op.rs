@@ -1,7 +1,7 @@
 //! The steps that a running router is changed by. Each has an inverse, so that a list of them can be undone.
 
 use crate::config::{ArpEntry, Config, Filter, Interface, Located, Mac, Multicast, Prefix, Route};
-use std::{collections::HashSet, fmt, path::PathBuf};
+use std::{collections::HashMap, fmt, path::PathBuf};
 
 /// The value of a sysctl node, and whether the configuration asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,16 +136,39 @@ impl Op {
         }
     }
 
+    /// Whether the step concerns a route.
+    pub fn is_route(&self) -> bool {
+        matches!(self, Op::AddRoute(_) | Op::RemoveRoute(_) | Op::ChangeRoute(..))
+    }
+
     /// Does to the model what a list of steps does to the router. There may be very many routes among them.
     pub fn edit_all(ops: &[Op], config: &mut Config) {
-        let gone: HashSet<Prefix> =
-            ops.iter().filter_map(|op| if let Op::RemoveRoute(r) = op { Some(r.to) } else { None }).collect();
-        if gone.len() < 16 {
+        if ops.iter().filter(|op| op.is_route()).count() < 16 {
             return ops.iter().for_each(|op| op.edit(config));
         }
-        // Routes that are removed and added again are added behind what is left.
-        config.routes.retain(|r| !gone.contains(&r.to));
-        ops.iter().filter(|op| !matches!(op, Op::RemoveRoute(_))).for_each(|op| op.edit(config));
+        let mut routes: Vec<Option<Route>> = std::mem::take(&mut config.routes).into_iter().map(Some).collect();
+        let mut places: HashMap<Prefix, usize> =
+            routes.iter().enumerate().filter_map(|(n, r)| Some((r.as_ref()?.to, n))).collect();
+        for op in ops {
+            match op {
+                Op::AddRoute(r) => {
+                    places.insert(r.to, routes.len());
+                    routes.push(Some(r.clone()));
+                }
+                Op::RemoveRoute(r) => {
+                    if let Some(n) = places.remove(&r.to) {
+                        routes[n] = None;
+                    }
+                }
+                Op::ChangeRoute(_, r) => {
+                    if let Some(n) = places.get(&r.to) {
+                        routes[*n] = Some(r.clone());
+                    }
+                }
+                other => other.edit(config),
+            }
+        }
+        config.routes = routes.into_iter().flatten().collect();
     }
 
     /// Where in the file that asked for it the step comes from, if it does.
@@ -194,7 +217,10 @@ impl fmt::Display for Op {
             Op::AddRoute(r) => write!(f, "add route {r}"),
             Op::RemoveRoute(r) => write!(f, "remove route {r}"),
             Op::ChangeRoute(_, r) => write!(f, "change route {r}"),
-            Op::AddArp(a) => write!(f, "add neighbour {} {}", a.address, a.mac),
+            Op::AddArp(a) => match a.mac {
+                Some(mac) => write!(f, "add neighbour {} {mac}", a.address),
+                None => write!(f, "publish neighbour {} as our own", a.address),
+            },
             Op::RemoveArp(a) => write!(f, "remove neighbour {}", a.address),
             Op::LoadFilter(x) => write!(f, "load filter {}: {}", x.name, x.what()),
             Op::SwapFilter(_, x) => write!(f, "swap filter {}: {}", x.name, x.what()),

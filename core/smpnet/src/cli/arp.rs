@@ -4,7 +4,7 @@ use super::{
     context::{Context, Failure, Output, Read},
     table::table,
 };
-use crate::{client::encode, config::Mac};
+use crate::{client::encode, config::mac_or_auto};
 use clap::Args;
 use serde_json::json;
 use std::net::Ipv4Addr;
@@ -16,13 +16,14 @@ Examples:
   smpnet arp -a
   smpnet arp -s 10.0.1.7 02:00:00:00:00:07
   smpnet arp -s 10.0.1.8 02:00:00:00:00:08 pub -i lan0
+  smpnet arp -s 10.0.1.9 auto pub      (answered with the interface's own address)
   smpnet arp -d 10.0.1.7
   smpnet arp -d -a")]
 pub struct ArpArgs {
     /// All neighbours (with -d: remove all that were learned)
     #[arg(short = 'a')]
     all: bool,
-    /// Add a permanent neighbour: ADDRESS MAC [pub]
+    /// Add a permanent neighbour: ADDRESS MAC, or one to answer for: ADDRESS MAC|auto pub
     #[arg(short = 's', conflicts_with_all = ["all", "delete"])]
     set: bool,
     /// Remove a neighbour
@@ -34,7 +35,7 @@ pub struct ArpArgs {
     /// The interface
     #[arg(short = 'i', value_name = "IF")]
     interface: Option<String>,
-    /// ADDRESS, or ADDRESS MAC [pub] with -s
+    /// ADDRESS, or ADDRESS MAC|auto [pub] with -s
     operands: Vec<String>,
 }
 
@@ -45,10 +46,16 @@ pub fn run(cx: &Context, args: &ArpArgs) -> Result<Output, Failure> {
         let (to, mac, publish) = match args.operands.as_slice() {
             [to, mac] => (to, mac, false),
             [to, mac, word] if word == "pub" => (to, mac, true),
-            _ => return Err(usage("-s needs ADDRESS MAC [pub]")),
+            // NetBSD's "pub proxy" answers for a host without a route of its own, which is what pub does here.
+            [to, mac, word, proxy] if word == "pub" && proxy == "proxy" => (to, mac, true),
+            _ => return Err(usage("-s needs ADDRESS MAC, or ADDRESS MAC|auto pub")),
         };
-        let mac: Mac = mac.parse().map_err(|e: String| usage(&e))?;
-        let mut body = json!({"address": address(to)?.to_string(), "mac": mac.to_string(), "publish": publish});
+        let mac = mac_or_auto(mac).map_err(|e| usage(&e))?;
+        if mac.is_none() && !publish {
+            return Err(usage("\"auto\" stands for the interface's own address, which only \"pub\" has a use for"));
+        }
+        let mac = mac.map_or("auto".to_owned(), |m| m.to_string());
+        let mut body = json!({"address": address(to)?.to_string(), "mac": mac, "publish": publish});
         if let Some(i) = &args.interface {
             body["interface"] = i.clone().into();
         }

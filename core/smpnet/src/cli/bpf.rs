@@ -6,6 +6,7 @@ use crate::config::PoolSection;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use smpnet_bpf::{CompileOptions, Dlt, compile_expr, decimal, disasm};
+use smpnet_runtime::PoolConfig;
 use std::path::PathBuf;
 
 /// Compile filter expressions and try programs on packets, without a daemon
@@ -62,7 +63,8 @@ pub fn run(args: &BpfArgs) -> Result<Output, Failure> {
         "decimal": decimal(program.insns()),
     });
     if let Some(file) = wasm {
-        let pool_bytes = u64::from(*pool_cells) * u64::from(PoolSection::default().cell_size);
+        let pool = PoolConfig { cell_size: PoolSection::default().cell_size, ..PoolConfig::default() };
+        let pool_bytes = u64::from(*pool_cells) * u64::from(pool.cell_stride());
         let pool_pages = pool_bytes.div_ceil(65_536) as u32;
         let module = smpnet_bpf::compile_wasm(program, &CompileOptions { pool_pages });
         std::fs::write(file, &module).map_err(|e| Failure::new(format!("{}: {e}", file.display())))?;

@@ -250,7 +250,11 @@ fn list(all: &Value) -> String {
         "Name", "Kind", "State", "Action", "Attached", "Prio", "Gen", "Packets", "Matched", "Dropped", "Faults",
         "Program",
     ];
-    table(&head, &rows)
+    let mut text = table(&head, &rows);
+    for f in all.items().iter().filter(|f| !f.text("failed").is_empty()) {
+        text.push_str(&format!("{}: {} (`apply` or `filter swap` tries again)\n", f.text("name"), f.text("failed")));
+    }
+    text
 }
 
 fn show(f: &Value) -> String {

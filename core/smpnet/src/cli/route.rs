@@ -4,9 +4,13 @@ use super::{
     context::{Context, Failure, Output, Read},
     table::table,
 };
-use crate::{client::encode, config::route_destination};
+use crate::{
+    client::encode,
+    config::{Route, RouteCommand, RouteTarget, route_words},
+};
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 
 /// Show and change the routing table
 #[derive(Debug, Args)]
@@ -20,16 +24,22 @@ Commands:
   change DEST ...                 as add, for a route that is there; packets take the one or the other
   delete DEST
   flush                           remove every route that was added
+  add --file FILE                 many routes as one transaction: all of them, or none; also -f FILE alone
+FILE (- is the standard input) has a line for each route: DEST GATEWAY, or a command as above; # begins a remark.
 DEST is default, a host, or NETWORK/LEN; -net and -host before it are understood.
 
 Examples:
   smpnet route add default 10.0.2.2
   smpnet route add 10.9.0.0/16 -reject
-  smpnet route get 10.9.1.1")]
+  smpnet route get 10.9.1.1
+  smpnet route -f full-table.txt")]
 pub struct RouteArgs {
     /// Addresses as numbers (always)
     #[arg(short = 'n', hide = true)]
     numeric: bool,
+    /// Do what the lines of a file say, as one transaction
+    #[arg(short = 'f', long = "file", value_name = "FILE", conflicts_with = "words")]
+    file: Option<PathBuf>,
     /// The command and its operands
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     words: Vec<String>,
@@ -43,10 +53,26 @@ pub(super) enum Request {
     Change(Value),
     Delete(String),
     Flush,
+    File(PathBuf),
 }
 
 pub fn run(cx: &Context, args: &RouteArgs) -> Result<Output, Failure> {
-    match parse(&args.words).map_err(|e| Failure::usage(e).hint("see `smpnet route --help`".to_owned()))? {
+    let request = match &args.file {
+        Some(file) => Ok(Request::File(file.clone())),
+        None => parse(&args.words),
+    };
+    match request.map_err(|e| Failure::usage(e).hint("see `smpnet route --help`".to_owned()))? {
+        Request::File(file) => {
+            let (name, text) = read_file(&file)?;
+            let answer = cx.client.post("/v1/routes/bulk", &json!({"file": name, "text": text}))?;
+            let text = format!(
+                "{} added, {} changed, {} deleted",
+                answer.number("added"),
+                answer.number("changed"),
+                answer.number("deleted")
+            );
+            Ok(Output::new(text, answer))
+        }
         Request::Show => {
             let all = cx.client.get("/v1/routes")?;
             Ok(Output::new(show(&all), all))
@@ -82,31 +108,29 @@ fn done(what: &str, body: &Value, answer: Value) -> Result<Output, Failure> {
     Ok(Output::new(format!("{what} {to}{gateway}"), answer))
 }
 
+/// A file's name for messages, and its text; `-` is the standard input.
+fn read_file(file: &Path) -> Result<(String, String), Failure> {
+    let read = match file.to_str() {
+        Some("-") => std::io::read_to_string(std::io::stdin()).map(|text| ("stdin".to_owned(), text)),
+        _ => std::fs::read_to_string(file).map(|text| (file.display().to_string(), text)),
+    };
+    read.map_err(|e| Failure::new(format!("{}: {e}", file.display())))
+}
+
 pub(super) fn parse(words: &[String]) -> Result<Request, String> {
-    let (mut body, mut operands) = (Map::new(), Vec::new());
     let mut rest = words.iter().map(String::as_str);
     let Some(command) = rest.next() else { return Ok(Request::Show) };
-    while let Some(word) = rest.next() {
-        match word {
-            "-net" | "-host" | "-inet" | "-n" | "-static" => {}
-            "-blackhole" => _ = body.insert("type".into(), "blackhole".into()),
-            "-reject" => _ = body.insert("type".into(), "reject".into()),
-            "-interface" | "-iface" | "-ifp" => {
-                let dev = rest.next().ok_or_else(|| format!("\"{word}\" needs an interface"))?;
-                body.insert("dev".into(), dev.into());
-            }
-            _ if word.starts_with('-') => return Err(format!("\"{word}\" is not understood")),
-            _ => operands.push(word),
-        }
+    if let Some(at) = words.iter().position(|w| w == "--file") {
+        return match (command, &words[1..at], &words[at + 1..]) {
+            ("add" | "change" | "delete", [], [file]) => Ok(Request::File(file.into())),
+            _ => Err("\"--file\" needs one FILE and nothing else".into()),
+        };
     }
-    let to = |operands: &[&str]| match operands.first() {
-        Some(to) => Ok(route_destination(to)?.to_string()),
-        None => Err(format!("\"{command}\" needs a destination")),
-    };
     match command {
         "show" => Ok(Request::Show),
         "flush" => Ok(Request::Flush),
-        "get" => match operands.as_slice() {
+        "get" => match rest.filter(|w| !matches!(*w, "-net" | "-host" | "-inet" | "-n")).collect::<Vec<_>>().as_slice()
+        {
             [to] => {
                 let host = to.split('/').next().unwrap_or(to);
                 let address: std::net::Ipv4Addr =
@@ -115,24 +139,32 @@ pub(super) fn parse(words: &[String]) -> Result<Request, String> {
             }
             _ => Err("\"get\" needs one destination".into()),
         },
-        "delete" => Ok(Request::Delete(to(&operands)?)),
-        "add" | "change" => {
-            body.insert("to".into(), to(&operands)?.into());
-            let via = operands.get(1..).unwrap_or_default();
-            if let Some(bad) = via.iter().find(|v| v.parse::<std::net::Ipv4Addr>().is_err()) {
-                return Err(format!("the gateway \"{bad}\" is not an IPv4 address"));
-            }
-            // NetBSD's syntax wants a gateway even for -blackhole and -reject, where it says nothing.
-            if !via.is_empty() && !body.contains_key("type") {
-                body.insert("via".into(), via.into());
-            }
-            if !body.contains_key("via") && !body.contains_key("dev") && !body.contains_key("type") {
-                return Err(format!("\"{command}\" needs a gateway, -interface, -blackhole or -reject"));
-            }
-            Ok(if command == "add" { Request::Add(body.into()) } else { Request::Change(body.into()) })
-        }
+        "add" | "change" | "delete" => Ok(match route_words(command, rest)? {
+            RouteCommand::Add(r) => Request::Add(body(&r)),
+            RouteCommand::Change(r) => Request::Change(body(&r)),
+            RouteCommand::Delete(to) => Request::Delete(to.to_string()),
+        }),
         _ => Err(format!("unknown command \"{command}\": add, change, delete, flush, get or show")),
     }
+}
+
+/// A route as the API takes it.
+fn body(r: &Route) -> Value {
+    let mut body = json!({"to": r.to.to_string()});
+    match &r.target {
+        RouteTarget::Blackhole => body["type"] = "blackhole".into(),
+        RouteTarget::Reject => body["type"] = "reject".into(),
+        RouteTarget::NextHops(hops) => {
+            let via: Vec<String> = hops.iter().filter_map(|h| h.via).map(|v| v.to_string()).collect();
+            if !via.is_empty() {
+                body["via"] = via.into();
+            }
+            if let Some(dev) = hops.first().and_then(|h| h.dev.as_deref()) {
+                body["dev"] = dev.into();
+            }
+        }
+    }
+    body
 }
 
 /// The table as `netstat -rn` shows it.
@@ -211,12 +243,14 @@ mod tests {
         );
         assert_eq!(words("delete 10.9.0.0/16").unwrap(), Request::Delete("10.9.0.0/16".into()));
         assert_eq!(words("get 10.9.0.7").unwrap(), Request::Get("10.9.0.7".into()));
+        assert_eq!(words("add --file -").unwrap(), Request::File("-".into()));
     }
 
     #[test]
     fn wrong_words_are_named() {
         assert_eq!(words("ad default").unwrap_err(), "unknown command \"ad\": add, change, delete, flush, get or show");
         assert_eq!(words("add default").unwrap_err(), "\"add\" needs a gateway, -interface, -blackhole or -reject");
+        assert_eq!(words("add default --file r").unwrap_err(), "\"--file\" needs one FILE and nothing else");
         assert_eq!(words("add default x").unwrap_err(), "the gateway \"x\" is not an IPv4 address");
         assert_eq!(
             words("delete 10.0.0.1/8").unwrap_err(),

@@ -3,6 +3,7 @@
 mod check;
 mod model;
 mod read;
+mod route_words;
 mod source;
 mod table;
 
@@ -13,8 +14,10 @@ pub use model::{
     RouteTarget, RuntimeSection,
 };
 pub use read::{
-    ReadFile, filter_name, interface_address, interface_name, offload_name, offload_set, read, route_destination,
+    ReadFile, filter_name, interface_address, interface_name, mac_or_auto, offload_name, offload_set, read,
+    route_destination,
 };
+pub use route_words::{RouteCommand, route_file, route_words};
 pub use source::{At, Located, Problem, Report, Severity, did_you_mean, nearest};
 
 #[cfg(test)]

@@ -359,8 +359,8 @@ pub struct ArpEntry {
     pub at: At,
     /// The neighbour's address.
     pub address: Ipv4Addr,
-    /// Its Ethernet address.
-    pub mac: Mac,
+    /// Its Ethernet address; `None` for a published entry that answers with the interface's own.
+    pub mac: Option<Mac>,
     /// The interface; by default the one whose network holds the address.
     pub interface: Option<String>,
     /// Answer ARP requests for it (proxy ARP).

@@ -374,12 +374,21 @@ fn arp(t: Table<'_, '_>) -> Option<ArpEntry> {
         }
     }
     let address = t.parsed("address", address);
-    let mac = t.parsed("mac", str::parse::<Mac>);
+    let mac = t.parsed("mac", mac_or_auto);
     let interface = t.text("interface").map(|i| i.value);
     let publish = t.flag("publish").unwrap_or(false);
+    if mac.as_ref().is_some_and(|m| m.value.is_none()) && !publish {
+        let at = t.at_of("mac");
+        t.problem(at, "\"mac\" in [[arp]] is \"auto\" only with publish = true");
+    }
     let at = t.at();
     t.finish();
     Some(ArpEntry { at, address: address?.value, mac: mac?.value, interface, publish })
+}
+
+/// An Ethernet address, or `auto` for the interface's own.
+pub fn mac_or_auto(s: &str) -> Result<Option<Mac>, String> {
+    if s == "auto" { Ok(None) } else { s.parse().map(Some) }
 }
 
 fn address(s: &str) -> Result<Ipv4Addr, String> {

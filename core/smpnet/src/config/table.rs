@@ -60,6 +60,11 @@ impl<'s, 't> Table<'s, 't> {
         self.source.report(Problem::error(self.at, message));
     }
 
+    /// Reports an error at a place of the table.
+    pub fn problem(&self, at: At, message: impl Into<String>) {
+        self.source.report(Problem::error(at, message));
+    }
+
     /// The raw value of a key.
     pub fn value(&self, key: &'static str) -> Option<&'s Spanned<DeValue<'t>>> {
         self.asked.borrow_mut().push(key);

@@ -2,19 +2,19 @@
 
 use super::{
     requests::{
-        ArpRequest, FileRequest, FilterRequest, InterfaceChange, InterfaceRequest, PluginRequest, RouteRequest,
-        SwapRequest, SysctlRequest, destroy, only_fields,
+        ArpRequest, BulkRequest, FileRequest, FilterRequest, InterfaceChange, InterfaceRequest, PluginRequest,
+        RouteRequest, SwapRequest, SysctlRequest, destroy, only_fields,
     },
     show::Answer,
-    state::Daemon,
+    state::{Daemon, Refused},
 };
 use crate::{
     api::{ApiError, Call},
     apply::{Op, Setting},
-    config::{Config, Filter, Route, route_destination},
+    config::{Config, Filter, Prefix, Route, RouteCommand, route_destination},
 };
 use serde_json::{Value, json};
-use std::net::Ipv4Addr;
+use std::{collections::HashMap, net::Ipv4Addr};
 
 fn changed(results: Vec<Value>) -> Answer {
     Ok(json!({"steps": results.len()}))
@@ -54,6 +54,58 @@ pub fn route_add(d: &Daemon, call: &Call) -> Answer {
             None => Ok(vec![Op::AddRoute(route)]),
         }
     })?)
+}
+
+/// Many routes as one transaction.
+pub fn routes_bulk(d: &Daemon, call: &Call) -> Answer {
+    let (place, commands) = call.body::<BulkRequest>()?.commands()?;
+    let (mut added, mut changed, mut deleted) = (0u64, 0u64, 0u64);
+    let mut places = Vec::with_capacity(commands.len());
+    let wrong = |n: u32, e: String| ApiError::conflict(format!("{place}{n}: {e}; nothing was changed"));
+    d.change_with(
+        |config| {
+            // What runs is asked only for what is to be changed or deleted.
+            let needed = commands.iter().any(|(_, c)| !matches!(c, RouteCommand::Add(_)));
+            let running = if needed { &config.routes[..] } else { &[] };
+            let mut now: HashMap<Prefix, Route> = running.iter().map(|r| (r.to, r.clone())).collect();
+            let mut ops = Vec::with_capacity(commands.len());
+            for (n, command) in commands {
+                places.push(n);
+                ops.push(match command {
+                    RouteCommand::Add(r) => {
+                        added += 1;
+                        if needed {
+                            now.insert(r.to, r.clone());
+                        }
+                        Op::AddRoute(r)
+                    }
+                    RouteCommand::Change(r) => {
+                        changed += 1;
+                        match now.insert(r.to, r.clone()) {
+                            Some(old) => Op::ChangeRoute(old, r),
+                            None => return Err(wrong(n, format!("change net {}: not in table", r.to))),
+                        }
+                    }
+                    RouteCommand::Delete(to) => {
+                        deleted += 1;
+                        match now.remove(&to) {
+                            Some(old) => Op::RemoveRoute(old),
+                            None => return Err(wrong(n, format!("delete net {to}: not in table"))),
+                        }
+                    }
+                });
+            }
+            Ok(ops)
+        },
+        |e| (e.number, e.op.to_string(), e.reason.clone()),
+    )
+    .map_err(|e| match e {
+        Refused::Request(e) => e,
+        Refused::Step((number, op, reason)) => {
+            wrong(places.get(number).copied().unwrap_or_default(), format!("{op}: {reason}"))
+        }
+    })?;
+    Ok(json!({"added": added, "changed": changed, "deleted": deleted}))
 }
 
 pub fn route_change(d: &Daemon, call: &Call) -> Answer {

@@ -101,6 +101,15 @@ fn routing() -> Vec<Endpoint<Daemon>> {
         },
         other(
             "post",
+            "/v1/routes/bulk",
+            "changeRoutes",
+            "Add, change and delete many routes as one transaction: all of them, or none",
+            Some("RoutesRequest"),
+            "RoutesChanged",
+            change::routes_bulk,
+        ),
+        other(
+            "post",
             "/v1/routes/flush",
             "flushRoutes",
             "Remove every route that was added",

@@ -5,8 +5,8 @@ use crate::{
     apply::Op,
     config::{
         Action, ArpEntry, AttachLayer, Backing, Config, Filter, FilterDirection, FilterSource, Interface, Mac,
-        Multicast, NextHop, Prefix, Route, RouteTarget, did_you_mean, filter_name, interface_address, interface_name,
-        offload_name, offload_set, route_destination,
+        Multicast, NextHop, Prefix, Route, RouteCommand, RouteTarget, did_you_mean, filter_name, interface_address,
+        interface_name, mac_or_auto, offload_name, offload_set, route_destination, route_file,
     },
 };
 use serde::Deserialize;
@@ -280,6 +280,44 @@ impl RouteRequest {
     }
 }
 
+/// Many routes: a list, or a text with a command of route(8) in each line.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BulkRequest {
+    #[serde(default)]
+    routes: Vec<RouteRequest>,
+    #[serde(default)]
+    file: Option<String>,
+    #[serde(default)]
+    text: String,
+}
+
+impl BulkRequest {
+    /// What the number of a command is called in messages (`routes.txt:` or `entry `), and the commands with their numbers,
+    /// from 1.
+    pub fn commands(self) -> Result<(String, Vec<(u32, RouteCommand)>), ApiError> {
+        if !self.routes.is_empty() && !self.text.is_empty() {
+            return Err(ApiError::bad("many routes are a list (\"routes\") or a text (\"text\"), not both"));
+        }
+        if self.routes.is_empty() {
+            let place = format!("{}:", self.file.as_deref().unwrap_or("line "));
+            let place = place.replace("line :", "line ");
+            let all = route_file(&self.text)
+                .map_err(|(n, e)| ApiError::bad(format!("{place}{n}: {e}; nothing was changed")))?;
+            return Ok((place, all));
+        }
+        let entry = |(n, r): (usize, RouteRequest)| {
+            let n = n as u32 + 1;
+            match r.route() {
+                Ok(r) => Ok((n, RouteCommand::Add(r))),
+                Err(e) => Err(ApiError { error: format!("entry {n}: {}; nothing was changed", e.error), ..e }),
+            }
+        };
+        let all = self.routes.into_iter().enumerate().map(entry).collect::<Result<_, _>>()?;
+        Ok(("entry ".into(), all))
+    }
+}
+
 /// Adds a neighbour.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -294,7 +332,12 @@ pub struct ArpRequest {
 impl ArpRequest {
     /// The neighbour.
     pub fn entry(self) -> Result<ArpEntry, ApiError> {
-        let mac = self.mac.parse().map_err(ApiError::bad)?;
+        let mac = mac_or_auto(&self.mac).map_err(ApiError::bad)?;
+        if mac.is_none() && !self.publish {
+            return Err(ApiError::bad(
+                "\"auto\" stands for the interface's own address, which only a published entry has",
+            ));
+        }
         let (address, interface) = (self.address, self.interface);
         Ok(ArpEntry { at: Default::default(), address, mac, interface, publish: self.publish })
     }

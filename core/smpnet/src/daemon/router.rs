@@ -15,11 +15,12 @@ use serde_json::{Value, json};
 use smpnet_abi::MacAddr;
 use smpnet_runtime::Runtime;
 use smpnet_stack::{
-    AddrOptions, ArpSpec, Dir, FilterOpinion, HookLayer, IfIndex, Ipv4Net, NextHopSpec, RouteKind, RouteSpec, Stack,
+    AddrOptions, ArpSpec, Dir, FilterOpinion, HookLayer, IfIndex, Ipv4Net, NextHopSpec, RouteKind, RouteSpec,
+    RouteStep, Stack,
 };
 use smpnet_wasm::{FilterManager, FilterSpec, Source};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -39,6 +40,21 @@ pub struct Router {
     /// Where events go.
     pub bus: Bus,
     attached: Mutex<BTreeMap<String, Attached>>,
+    /// What the last generations of each filter were made of: faults may bring any of them back.
+    programs: Mutex<BTreeMap<String, VecDeque<(u64, Filter)>>>,
+}
+
+/// Generations of a filter that are remembered.
+const GENERATIONS: usize = 16;
+
+/// How a filter stands to what it was told to run.
+pub enum Standing {
+    /// It runs this.
+    Runs,
+    /// It failed, and runs this again: what it ran before.
+    FellBack(Box<Filter>, String),
+    /// It failed and runs nothing.
+    Failed(String),
 }
 
 /// An interface that this daemon made.
@@ -62,7 +78,16 @@ impl Router {
             told.publish("quarantine", fields);
         };
         let natives = NativeFilters::new(runtime.clone(), stack.clone(), plugins.host(), tell);
-        Router { runtime, stack, filters, natives, plugins, bus, attached: Mutex::default() }
+        Router {
+            runtime,
+            stack,
+            filters,
+            natives,
+            plugins,
+            bus,
+            attached: Mutex::default(),
+            programs: Mutex::default(),
+        }
     }
 
     fn attached(&self) -> MutexGuard<'_, BTreeMap<String, Attached>> {
@@ -247,7 +272,7 @@ impl Router {
                 .map(|i| i.index)
                 .ok_or_else(|| format!("{} is in no interface's network; name its interface", a.address))?,
         };
-        let spec = ArpSpec { address: a.address, mac: Some(MacAddr { bytes: a.mac.0 }), publish: a.publish };
+        let spec = ArpSpec { address: a.address, mac: a.mac.map(abi_mac), publish: a.publish };
         self.stack.arp_set(index, &spec).map_err(text)?;
         Ok(Value::Null)
     }
@@ -261,6 +286,7 @@ impl Router {
         (spec.layer, spec.ifindex, spec.dirs, spec.priority, spec.on_fault) =
             (layer, ifindex, dirs, priority, on_fault);
         let report = self.filters.load(spec).map_err(text)?;
+        self.adopted(f, report.generation);
         Ok(self.filter_event("loaded", json!(report)))
     }
 
@@ -301,7 +327,41 @@ impl Router {
             return Ok(self.filter_event("swapped", json!(report)));
         }
         let report = self.filters.swap(&f.name, source(&f.source)?, Some(action(f.action))).map_err(text)?;
+        self.adopted(f, report.generation);
         Ok(self.filter_event("swapped", json!(report)))
+    }
+
+    fn programs(&self) -> MutexGuard<'_, BTreeMap<String, VecDeque<(u64, Filter)>>> {
+        // Nothing in here is left half-changed by a panic.
+        self.programs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what a generation of a filter was made of.
+    pub fn adopted(&self, f: &Filter, generation: u64) {
+        let mut programs = self.programs();
+        let list = programs.entry(f.name.clone()).or_default();
+        list.push_back((generation, f.clone()));
+        if list.len() > GENERATIONS {
+            list.pop_front();
+        }
+    }
+
+    /// What a filter of bytecode runs by now. None for one that the filter host does not have.
+    pub fn standing(&self, name: &str) -> Option<Standing> {
+        let now = self.filters.show(name).ok()?;
+        let why = || now.last_fault.clone().unwrap_or_else(|| "see the log".into());
+        let generation = now.status.generation;
+        if now.status.state != smpnet_wasm::State::Running {
+            return Some(Standing::Failed(format!("generation {generation} failed: {}", why())));
+        }
+        let ran = |g: u64| Some(self.programs().get(name)?.iter().find(|(n, _)| *n == g)?.1.clone());
+        if ran(generation).is_some() {
+            return Some(Standing::Runs);
+        }
+        let f = ran(now.restored_from?)?;
+        self.adopted(&f, generation);
+        let why = format!("generation {} failed; what ran before it was put back", generation - 1);
+        Some(Standing::FellBack(Box::new(f), why))
     }
 
     /// Publishes what happened to a filter, and gives the report back.
@@ -358,6 +418,20 @@ impl Router {
 }
 
 impl Executor for &Router {
+    fn execute_routes(&mut self, ops: &[Op]) -> Result<(), (usize, String)> {
+        let step = |op: &Op| match op {
+            Op::RemoveRoute(r) => Ok(RouteStep::Delete(net(r.to)?)),
+            Op::ChangeRoute(_, r) => Ok(RouteStep::Change(self.route(r)?)),
+            Op::AddRoute(r) => Ok(RouteStep::Add(self.route(r)?)),
+            other => Err(format!("{other} concerns no route")),
+        };
+        let mut steps = Vec::with_capacity(ops.len());
+        for (n, op) in ops.iter().enumerate() {
+            steps.push(step(op).map_err(|e| (n, e))?);
+        }
+        self.stack.routes_apply(&steps).map_err(|(n, e)| (n, text(e)))
+    }
+
     fn execute(&mut self, op: &Op) -> Result<Value, String> {
         let done = |r: Result<(), smpnet_stack::StackError>| r.map(|()| Value::Null).map_err(text);
         match op {
@@ -390,6 +464,7 @@ impl Executor for &Router {
                 } else {
                     self.filters.detach(&f.name).map_err(text)?;
                 }
+                self.programs().remove(&f.name);
                 Ok(self.filter_event("detached", json!({"name": f.name})))
             }
             Op::SetSysctl(name, _, to) => {

@@ -150,12 +150,20 @@ fn routing() -> Value {
             "to": string(), "via": {"anyOf": [string(), list(string())]}, "dev": string(),
             "type": words(&["blackhole", "reject"]),
         })),
+        "RoutesRequest": request("Many routes: a list of new ones, or lines of route(8).", &[], json!({
+            "routes": list(named("RouteRequest")),
+            "text": {"type": "string", "description": "a line for each: DEST GATEWAY, or add, change or delete before it"},
+            "file": {"type": "string", "description": "what the text is called in messages"},
+        })),
+        "RoutesChanged": answer("Done.", json!({"added": integer(), "changed": integer(), "deleted": integer()})),
         "NeighbourList": list(answer("A neighbour.", json!({
             "address": string(), "mac": string(), "interface": string(), "state": string(),
             "expires_s": nullable("integer"),
         }))),
         "NeighbourRequest": request("A permanent or published neighbour.", &["address", "mac"], json!({
-            "address": string(), "mac": string(), "interface": string(), "publish": boolean(),
+            "address": string(),
+            "mac": {"type": "string", "description": "an Ethernet address, or `auto` for a published entry with our own"},
+            "interface": string(), "publish": boolean(),
         })),
     })
 }
@@ -174,6 +182,7 @@ fn filters() -> Value {
         "priority": integer(), "on_fault": actions(), "state": words(&["running", "faulted", "detached"]),
         "text": string(), "packets": integer(), "matched": integer(), "passed": integer(), "dropped": integer(),
         "faults": integer(),
+        "failed": {"type": ["string", "null"], "description": "why it does not run what it was told to"},
     });
     let mut detail = status.clone();
     if let (Value::Object(d), Value::Object(more)) = (

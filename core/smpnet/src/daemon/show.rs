@@ -60,7 +60,14 @@ pub fn plugins(d: &Daemon, _: &Call) -> Answer {
 }
 
 pub fn filters(d: &Daemon, _: &Call) -> Answer {
-    filter_list(d).map(|list| list.into_iter().map(|f| named(d, f)).collect())
+    let fallen = d.fallen();
+    let one = |f: Value| {
+        let why = f["name"].as_str().and_then(|name| fallen.get(name)).cloned();
+        let mut f = named(d, f);
+        f["failed"] = json!(why);
+        f
+    };
+    filter_list(d).map(|list| list.into_iter().map(one).collect())
 }
 
 /// All filters, of both kinds, by name.
@@ -81,7 +88,9 @@ pub fn filter(d: &Daemon, call: &Call) -> Answer {
         return to_json(native).map(|f| named(d, f));
     }
     let detail = d.router.filters.show(call.path("name")).map_err(|e| no_filter(d, call, &e.to_string()))?;
-    to_json(detail).map(|f| named(d, of_kind_wasm(f)))
+    let mut f = named(d, of_kind_wasm(to_json(detail)?));
+    f["failed"] = json!(d.fallen().get(call.path("name")));
+    Ok(f)
 }
 
 pub fn filter_stats(d: &Daemon, call: &Call) -> Answer {

@@ -1,6 +1,9 @@
 //! The daemon's state: the router, and the configuration that it runs.
 
-use super::{requests::FileRequest, router::Router};
+use super::{
+    requests::FileRequest,
+    router::{Router, Standing},
+};
 use crate::{
     api::ApiError,
     apply::{Failed, Op, Plan, SysctlState, plan, transact},
@@ -33,6 +36,16 @@ struct Running {
     original: BTreeMap<String, String>,
     /// What each filter ran before its last swap.
     previous: BTreeMap<String, Filter>,
+    /// Filters that failed and do not run what they were told to, with the reason.
+    fallen: BTreeMap<String, String>,
+}
+
+/// Why a change did not come about.
+pub enum Refused<E> {
+    /// It asks for something that cannot be.
+    Request(ApiError),
+    /// A step of it failed.
+    Step(E),
 }
 
 impl Daemon {
@@ -46,13 +59,42 @@ impl Daemon {
             interfaces: vec![loopback(false)],
             ..Config::default()
         };
-        let running = Running { config: start, original: BTreeMap::new(), previous: BTreeMap::new() };
+        let running =
+            Running { config: start, original: BTreeMap::new(), previous: BTreeMap::new(), fallen: BTreeMap::new() };
         Daemon { router, started: Instant::now(), file, running: Mutex::new(running) }
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
         // Steps edit the configuration only after they were done, so a panic leaves it true.
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        self.notice_faults(&mut running);
+        running
+    }
+
+    /// Filters that failed run something else by now than they were told to: the configuration says what.
+    fn notice_faults(&self, running: &mut Running) {
+        let Running { config, previous, fallen, .. } = running;
+        for f in &mut config.filters {
+            let name = f.name.clone();
+            let why = match self.router.standing(&name) {
+                Some(Standing::FellBack(now, why)) => {
+                    *f = Filter { at: f.at, source_at: f.source_at, ..*now };
+                    previous.remove(&name);
+                    why
+                }
+                Some(Standing::Failed(why)) => why,
+                Some(Standing::Runs) | None => continue,
+            };
+            if fallen.insert(name.clone(), why.clone()).is_none() {
+                self.router.bus.publish("filter", json!({"filter": name, "what": "failed", "reason": why}));
+            }
+        }
+        fallen.retain(|name, _| config.filters.iter().any(|f| f.name == *name));
+    }
+
+    /// Why a filter does not run what it was told to; none when it does.
+    pub fn fallen(&self) -> BTreeMap<String, String> {
+        self.running().fallen.clone()
     }
 
     /// A copy of the configuration that runs.
@@ -62,9 +104,20 @@ impl Daemon {
 
     /// Does the steps that `make` finds, as one transaction, and returns what each reported.
     pub fn change(&self, make: impl FnOnce(&Config) -> Result<Vec<Op>, ApiError>) -> Result<Vec<Value>, ApiError> {
+        self.change_with(make, failed).map_err(|e| match e {
+            Refused::Request(e) | Refused::Step(e) => e,
+        })
+    }
+
+    /// As [`Daemon::change`], with `tell` for what is said of a step that failed.
+    pub fn change_with<E>(
+        &self,
+        make: impl FnOnce(&Config) -> Result<Vec<Op>, ApiError>,
+        tell: impl FnOnce(&Failed) -> E,
+    ) -> Result<Vec<Value>, Refused<E>> {
         let mut running = self.running();
-        let ops = make(&running.config)?;
-        self.transact(&mut running, &ops).map_err(|e| failed(&e))
+        let ops = make(&running.config).map_err(Refused::Request)?;
+        self.transact(&mut running, &ops).map_err(|e| Refused::Step(tell(&e)))
     }
 
     fn transact(&self, running: &mut Running, ops: &[Op]) -> Result<Vec<Value>, Failed> {
@@ -79,8 +132,15 @@ impl Daemon {
         Op::edit_all(ops, &mut running.config);
         for op in ops {
             match op {
-                Op::SwapFilter(old, _) => _ = running.previous.insert(old.name.clone(), old.clone()),
-                Op::DetachFilter(f) => _ = running.previous.remove(&f.name),
+                Op::SwapFilter(old, _) => {
+                    running.fallen.remove(&old.name);
+                    running.previous.insert(old.name.clone(), old.clone());
+                }
+                Op::LoadFilter(f) => _ = running.fallen.remove(&f.name),
+                Op::DetachFilter(f) => {
+                    running.fallen.remove(&f.name);
+                    running.previous.remove(&f.name);
+                }
                 _ => {}
             }
         }
@@ -105,6 +165,10 @@ impl Daemon {
             (running.config.filters.iter_mut().find(|f| f.name == name), running.previous.get_mut(name))
         {
             std::mem::swap(now, before);
+            if let Some(generation) = report["generation"].as_u64().filter(|_| !now.is_native()) {
+                self.router.adopted(now, generation);
+            }
+            running.fallen.remove(name);
         }
         Ok(self.router.filter_event("rolled back", report))
     }
@@ -113,7 +177,21 @@ impl Daemon {
     fn plan(&self, running: &Running, new: &Config) -> Plan {
         let sysctl = self.router.runtime.sysctl();
         let now = |name: &str| sysctl.get(name).ok().map(|v| v.to_string());
-        plan(&running.config, new, &SysctlState { now: &now, original: &running.original })
+        let mut plan = plan(&running.config, new, &SysctlState { now: &now, original: &running.original });
+        for f in &new.filters {
+            let Some(why) = running.fallen.get(&f.name) else { continue };
+            plan.notes.push(format!("filter {}: {why}; it is tried again", f.name));
+            let named = |op: &Op| match op {
+                Op::LoadFilter(o) | Op::SwapFilter(_, o) => o.name == f.name,
+                _ => false,
+            };
+            if !plan.ops.iter().any(named) {
+                // Interfaces go up when everything that judges their packets is in place.
+                let ups = plan.ops.iter().rev().take_while(|op| matches!(op, Op::SetUp(_, true))).count();
+                plan.ops.insert(plan.ops.len() - ups, Op::SwapFilter(f.clone(), f.clone()));
+            }
+        }
+        plan
     }
 
     /// Reads a file and finds everything that is wrong with it, knowing this router's plugins and nodes.
@@ -133,6 +211,14 @@ impl Daemon {
             compile: Some(&check::compile_filter),
         };
         config::check(&config, &world, &mut report);
+        let fallen = self.fallen();
+        for f in &config.filters {
+            if let Some(why) = fallen.get(&f.name) {
+                let message = format!("filter \"{}\" does not run what it was told to: {why}", f.name);
+                report.problems.push(Problem::warning(f.source_at, message).hint("`apply` tries it again".to_owned()));
+            }
+        }
+        report.sort();
         (config, report)
     }
 

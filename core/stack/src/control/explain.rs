@@ -268,6 +268,11 @@ impl Walk<'_> {
         let hop = self.s.fib.resolve(id, hash);
         self.route(&info, id, hop);
         let forwarding = self.s.tunables.forwarding.load(Relaxed) != 0;
+        let directed = self.s.tunables.directed_broadcast.load(Relaxed) != 0;
+        if hop.kind == NextHopKind::Broadcast && forwarding && directed && hop.ifindex != ifp.index.get() {
+            self.forward(ifp, &info, packet, hop.ifindex, u32::MAX);
+            return;
+        }
         match way(info.dst, flags, ifp.index.get(), hop, forwarding) {
             Way::Drop(reason, error) => self.dropped("forward", reason, error),
             Way::Local => self.local(&info, packet),

@@ -94,7 +94,12 @@ impl Stack {
         let _control = self.lock();
         let ip = address.to_bits();
         let matches = |k: &Key| k.1 == ip && index.is_none_or(|i| i.get() == k.0);
-        let keys: Vec<Key> = self.lock_arp().list().into_iter().map(|(k, _)| k).filter(|k| matches(k)).collect();
+        // Asked for by key: there may be a million others.
+        let all = self.ifs.all();
+        let arp = self.lock_arp();
+        let keys: Vec<Key> =
+            all.iter().map(|i| (i.index.get(), ip)).filter(|k| matches(k) && arp.get(*k).is_some()).collect();
+        drop(arp);
         for k in &keys {
             self.neighbours_forget(k.0, &[k.1]);
         }

@@ -5,8 +5,33 @@ use crate::error::StackError;
 use crate::net::ifnet::Ifnet;
 use crate::route::{FibError, NextHop, NextHopKind, Route, RouteOwner, Way};
 use crate::stack::Stack;
-use crate::types::{IfIndex, Ipv4Net, NextHopStatus, RouteAnswer, RouteKind, RouteSpec, RouteStatus};
+use crate::types::{IfIndex, Ipv4Net, NextHopStatus, RouteAnswer, RouteKind, RouteSpec, RouteStatus, RouteStep};
 use std::net::Ipv4Addr;
+
+/// Gateways whose interface was looked up within one call: the table is asked once for each, not once for each route.
+#[derive(Default)]
+struct Gateways(Vec<(Ipv4Addr, IfIndex)>);
+
+impl Gateways {
+    /// More are looked up again; a walk over many costs more than the table.
+    const MOST: usize = 32;
+
+    fn find(&self, gateway: Ipv4Addr) -> Option<IfIndex> {
+        self.0.iter().find(|(g, _)| *g == gateway).map(|(_, i)| *i)
+    }
+
+    fn learn(&mut self, gateway: Ipv4Addr, index: IfIndex) {
+        if self.0.len() == Self::MOST {
+            self.0.clear();
+        }
+        self.0.push((gateway, index));
+    }
+
+    /// A route came, went or changed: what lies in it may be reached otherwise.
+    fn changed(&mut self, dst: Ipv4Net) {
+        self.0.retain(|(g, _)| !dst.contains(*g));
+    }
+}
 
 impl Stack {
     /// Adds a route. Workers follow it from their next burst on.
@@ -16,9 +41,67 @@ impl Stack {
     /// [`StackError::NoInterface`], [`StackError::TableFull`].
     pub fn route_add(&self, spec: &RouteSpec) -> Result<(), StackError> {
         let mut control = self.lock();
-        self.add_one(&mut control, spec)?;
+        self.add_one(&mut control, spec, &mut Gateways::default())?;
         self.bump();
         Ok(())
+    }
+
+    /// Does many steps in their order as one transaction: all of them, or none. Workers follow each step from their next
+    /// burst on; when one fails, those before it are taken back before this returns.
+    ///
+    /// # Errors
+    /// The number of the step that failed, and what [`Stack::route_add`], [`Stack::route_change`] or
+    /// [`Stack::route_delete`] says of it.
+    pub fn routes_apply(&self, steps: &[RouteStep]) -> Result<(), (usize, StackError)> {
+        let mut control = self.lock();
+        let mut gateways = Gateways::default();
+        // What was there before each step.
+        let mut undo: Vec<(Ipv4Net, Option<Route>)> = Vec::with_capacity(steps.len());
+        let mut result = Ok(());
+        for (i, step) in steps.iter().enumerate() {
+            let dst = step.destination();
+            let before = match step {
+                RouteStep::Add(_) => None,
+                RouteStep::Change(_) | RouteStep::Delete(_) => control.rib.get(dst).cloned(),
+            };
+            if let Err(e) = self.route_step(&mut control, step, &mut gateways) {
+                result = Err((i, e));
+                break;
+            }
+            gateways.changed(dst);
+            undo.push((dst, before));
+        }
+        if result.is_err() {
+            for (dst, before) in undo.into_iter().rev() {
+                match before {
+                    None => self.forget_route(&mut control, dst),
+                    // It was there a moment ago, and what it took is free again.
+                    Some(r) => {
+                        if let Err(e) = self.enter_route(&mut control, r) {
+                            tracing::error!(route = %dst, error = %e, "a route cannot be put back");
+                        }
+                    }
+                }
+            }
+        }
+        self.bump();
+        result
+    }
+
+    fn route_step(&self, control: &mut Control, step: &RouteStep, g: &mut Gateways) -> Result<(), StackError> {
+        match step {
+            RouteStep::Add(spec) => self.add_one(control, spec, g),
+            RouteStep::Change(spec) => {
+                self.static_route(control, spec.dst)?;
+                let ways = self.ways(control, spec, g)?;
+                self.enter_route(control, Route { dst: spec.dst.trunc(), ways, owner: RouteOwner::Static })
+            }
+            RouteStep::Delete(dst) => {
+                self.static_route(control, *dst)?;
+                self.forget_route(control, *dst);
+                Ok(())
+            }
+        }
     }
 
     /// Adds many routes; the first error ends it and leaves those before it. Returns how many were added.
@@ -27,12 +110,13 @@ impl Stack {
     /// The number that were added, and what [`Stack::route_add`] says of the next one.
     pub fn route_add_bulk(&self, specs: &[RouteSpec]) -> Result<usize, (usize, StackError)> {
         let mut control = self.lock();
-        let mut result = Ok(specs.len());
+        let (mut result, mut gateways) = (Ok(specs.len()), Gateways::default());
         for (i, spec) in specs.iter().enumerate() {
-            if let Err(e) = self.add_one(&mut control, spec) {
+            if let Err(e) = self.add_one(&mut control, spec, &mut gateways) {
                 result = Err((i, e));
                 break;
             }
+            gateways.changed(spec.dst);
         }
         self.bump();
         result
@@ -44,8 +128,7 @@ impl Stack {
     /// [`StackError::NoRoute`], [`StackError::RouteOwned`].
     pub fn route_delete(&self, dst: Ipv4Net) -> Result<(), StackError> {
         let mut control = self.lock();
-        self.static_route(&control, dst)?;
-        self.forget_route(&mut control, dst);
+        self.route_step(&mut control, &RouteStep::Delete(dst), &mut Gateways::default())?;
         self.bump();
         Ok(())
     }
@@ -56,9 +139,7 @@ impl Stack {
     /// [`StackError::NoRoute`], [`StackError::RouteOwned`], and those of [`Stack::route_add`].
     pub fn route_change(&self, spec: &RouteSpec) -> Result<(), StackError> {
         let mut control = self.lock();
-        self.static_route(&control, spec.dst)?;
-        let ways = self.ways(&control, spec)?;
-        self.enter_route(&mut control, Route { dst: spec.dst.trunc(), ways, owner: RouteOwner::Static })?;
+        self.route_step(&mut control, &RouteStep::Change(spec.clone()), &mut Gateways::default())?;
         self.bump();
         Ok(())
     }
@@ -92,11 +173,11 @@ impl Stack {
         self.lock().rib.len()
     }
 
-    fn add_one(&self, control: &mut Control, spec: &RouteSpec) -> Result<(), StackError> {
+    fn add_one(&self, control: &mut Control, spec: &RouteSpec, g: &mut Gateways) -> Result<(), StackError> {
         if control.rib.get(spec.dst).is_some() {
             return Err(StackError::RouteExists(spec.dst.trunc()));
         }
-        let ways = self.ways(control, spec)?;
+        let ways = self.ways(control, spec, g)?;
         self.enter_route(control, Route { dst: spec.dst.trunc(), ways, owner: RouteOwner::Static })
     }
 
@@ -111,7 +192,7 @@ impl Stack {
     }
 
     /// The ways that a specification names.
-    fn ways(&self, control: &Control, spec: &RouteSpec) -> Result<Vec<Way>, StackError> {
+    fn ways(&self, control: &Control, spec: &RouteSpec, g: &mut Gateways) -> Result<Vec<Way>, StackError> {
         let dst = spec.dst.trunc();
         let bad = |why| StackError::BadRoute(dst, why);
         let hops = match &spec.kind {
@@ -133,19 +214,34 @@ impl Stack {
             let hop = match (h.via, h.ifindex) {
                 (None, None) => return Err(bad("a way out has a gateway or an interface")),
                 (None, Some(i)) => NextHop::connected(i),
-                (Some(g), Some(i)) => NextHop::gateway(i, g.to_bits()),
-                (Some(g), None) => NextHop::gateway(self.interface_of_gateway(control, g)?, g.to_bits()),
+                (Some(via), Some(i)) => {
+                    if self.is_ours(control, via) {
+                        return Err(bad("the gateway is an address of this router"));
+                    }
+                    NextHop::gateway(i, via.to_bits())
+                }
+                (Some(via), None) => match g.find(via) {
+                    Some(i) => NextHop::gateway(i, via.to_bits()),
+                    None => {
+                        let i = self.interface_of_gateway(control, via)?;
+                        if self.is_ours(control, via) {
+                            return Err(bad("the gateway is an address of this router"));
+                        }
+                        g.learn(via, i);
+                        NextHop::gateway(i, via.to_bits())
+                    }
+                },
             };
-            if h.via.is_some_and(|g| control.rib.get(Ipv4Net::host(g)).is_some_and(|r| r.kind() == NextHopKind::Local))
-            {
-                return Err(bad("the gateway is an address of this router"));
-            }
             if ways.iter().any(|w| w.hop == hop) {
                 return Err(bad("two ways out are the same"));
             }
             ways.push(Way { hop, weight: h.weight });
         }
         Ok(ways)
+    }
+
+    fn is_ours(&self, control: &Control, address: Ipv4Addr) -> bool {
+        control.rib.get(Ipv4Net::host(address)).is_some_and(|r| r.kind() == NextHopKind::Local)
     }
 
     fn interface_of_gateway(&self, control: &Control, g: Ipv4Addr) -> Result<IfIndex, StackError> {

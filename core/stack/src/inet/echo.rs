@@ -44,16 +44,20 @@ impl<'a> Path<'a> {
             return;
         }
         // RFC 1122, section 3.2.2.6: an echo to a group may be ignored, and is, against amplification.
-        if group || matches!(info.src >> 24, 0) || p.hdr().flags & (pkt_flags::BCAST | pkt_flags::MCAST) != 0 {
+        let group = group || p.hdr().flags & (pkt_flags::BCAST | pkt_flags::MCAST) != 0;
+        let answers = !group || self.s.tunables.bmcastecho.load(Relaxed) != 0;
+        // A group is no source: the answer comes from our address there.
+        let from = if group { ifp.source_for(info.src) } else { Some(info.dst) };
+        let Some(from) = from.filter(|_| answers && info.src >> 24 != 0) else {
             self.icmp_stat(IcmpStat::Bmcastecho);
             self.drop_on(ifp, DropReason::IcmpIgnored, c);
             return;
-        }
-        self.echo_reply(c, info);
+        };
+        self.echo_reply(c, info, from);
     }
 
     /// Turns an echo round in place: the packet itself goes back.
-    fn echo_reply(&mut self, c: Cell, info: &IpInfo) {
+    fn echo_reply(&mut self, c: Cell, info: &IpInfo, from: u32) {
         let mut p = self.packet(c);
         let at = usize::from(info.header_len);
         let ttl = self.s.tunables.ttl.load(Relaxed) as u8;
@@ -67,11 +71,11 @@ impl<'a> Path<'a> {
         put16(b, 4, ident);
         put16(b, 6, 0);
         b[8] = ttl;
-        put32(b, 12, info.dst);
+        put32(b, 12, from);
         put32(b, 16, info.src);
         ipv4::refresh_checksum(b);
         let h = p.hdr_mut();
-        h.flags &= !(pkt_flags::LOOPED | pkt_flags::HASH);
+        h.flags &= !(pkt_flags::LOOPED | pkt_flags::HASH | pkt_flags::BCAST | pkt_flags::MCAST);
         h.rcvif = 0;
         self.icmp_stat(IcmpStat::Reflect);
         self.icmp_stat(IcmpStat::OutEchoReply);

@@ -26,8 +26,29 @@ pub(crate) struct Out<'i> {
 impl<'a> Path<'a> {
     /// The long way of a packet that came in.
     pub(crate) fn ip_route(&mut self, ifp: &'a Ifnet, c: Cell, info: &IpInfo, hop: NextHop, forwarding: bool) {
+        self.ip_route_from(ifp, c, info, hop, forwarding, false);
+    }
+
+    /// As [`Path::ip_route`]; `stop` for a packet whose source route led it here.
+    pub(crate) fn ip_route_from(
+        &mut self,
+        ifp: &'a Ifnet,
+        c: Cell,
+        info: &IpInfo,
+        hop: NextHop,
+        forwarding: bool,
+        stop: bool,
+    ) {
         let flags = self.packet(c).hdr().flags;
         let rcvif = ifp.index.get();
+        if hop.kind == NextHopKind::Broadcast && forwarding && hop.ifindex != rcvif {
+            let from_group = flags & (pkt_flags::BCAST | pkt_flags::MCAST) != 0;
+            // Into another network only when the operator wants that (RFC 2644).
+            if !from_group && self.s.tunables.directed_broadcast.load(Relaxed) != 0 {
+                self.ip_forward(ifp, c, info, hop.ifindex, u32::MAX, stop);
+                return;
+            }
+        }
         match way(info.dst, flags, rcvif, hop, forwarding) {
             Way::Local => self.ip_local(ifp, c, info, false),
             Way::LocalGroup => self.ip_local(ifp, c, info, true),
@@ -37,11 +58,11 @@ impl<'a> Path<'a> {
                 }
                 self.drop_on(ifp, reason, c);
             }
-            Way::Forward { egress, next } => self.ip_forward(ifp, c, info, egress, next),
+            Way::Forward { egress, next } => self.ip_forward(ifp, c, info, egress, next, stop),
         }
     }
 
-    fn ip_forward(&mut self, ifp: &'a Ifnet, c: Cell, info: &IpInfo, egress: u32, next: u32) {
+    fn ip_forward(&mut self, ifp: &'a Ifnet, c: Cell, info: &IpInfo, egress: u32, next: u32, stop: bool) {
         if info.ttl <= 1 {
             self.icmp_error(c, ErrorKind::TtlExceeded);
             self.drop_on(ifp, DropReason::IpTtl, c);
@@ -53,7 +74,7 @@ impl<'a> Path<'a> {
             self.drop(egress, DropReason::IfDown, c);
             return;
         };
-        if info.header_len > 20 && !self.forward_options(ifp, out, c, info) {
+        if info.header_len > 20 && !self.forward_options(ifp, out, c, info, stop) {
             return;
         }
         if egress == ifp.index.get()

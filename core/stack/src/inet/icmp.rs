@@ -116,7 +116,8 @@ impl<'a> Path<'a> {
         };
         let (ty, code, rest) = message(kind);
         let Some(mut m) = self.make() else { return };
-        let quote = (p.len() as usize).min(MOST - 20 - HEADER_LEN);
+        let most = ip.header_len + self.s.tunables.returndatabytes.load(Relaxed) as usize;
+        let quote = (p.len() as usize).min(most).min(MOST - 20 - HEADER_LEN);
         let mut body = [0u8; MOST];
         let got = p.copy_to(&mut body[20 + HEADER_LEN..20 + HEADER_LEN + quote], 0);
         let total = 20 + HEADER_LEN + got;

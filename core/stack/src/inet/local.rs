@@ -11,6 +11,9 @@ use smpnet_abi::{Cell, DropReason};
 impl<'a> Path<'a> {
     /// A packet for one of our addresses, or for a group that we listen to.
     pub(crate) fn ip_local(&mut self, ifp: &'a Ifnet, c: Cell, info: &IpInfo, group: bool) {
+        if info.header_len > 20 && !group && self.source_route(ifp, c, info) {
+            return;
+        }
         if info.is_fragment() {
             self.account(crate::net::counters::Account::HeldIn, 1);
             self.fragment_to_owner(ifp.index.get(), c, info);

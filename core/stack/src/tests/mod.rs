@@ -9,6 +9,8 @@ mod fragments;
 mod frames;
 mod hands;
 mod local;
+mod many;
 mod ports;
 mod rig;
+mod settings;
 mod tunnels;
