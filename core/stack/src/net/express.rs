@@ -139,24 +139,30 @@ impl<'a> Path<'a> {
                 continue;
             }
             let mut p = self.packet(k.cell);
-            if BEGINS == begins::INET && p.push_front(HEADER_LEN).is_none() {
-                continue;
+            let h = p.hdr_mut();
+            let flags = h.flags;
+            if BEGINS == begins::INET {
+                // The Ethernet header is still in front; all else in the packet's header was written for the filters.
+                h.data_off = h.data_off.wrapping_sub(HEADER_LEN as u16);
+                h.data_len = k.total_len + HEADER_LEN as u16;
+                h.pkt_len = u32::from(h.data_len);
             }
             bytes += u64::from(p.len());
             let Some(f) = p.data_mut().first_chunk_mut::<HEADERS>() else { continue };
             f[..HEADER_LEN].copy_from_slice(&r.rewrite);
             decrement_ttl(&mut f[HEADER_LEN..]);
-            let proto = f[HEADER_LEN + 9];
-            let h = p.hdr_mut();
-            // What Ethernet padded is not the packet's.
-            h.data_len = k.total_len + HEADER_LEN as u16;
-            h.pkt_len = u32::from(h.data_len);
-            h.l2_off = h.data_off;
-            h.l3_off = h.data_off + HEADER_LEN as u16;
-            h.l4_off = h.data_off + HEADERS as u16;
-            h.l4_proto = proto;
-            h.ether_type = TYPE_IPV4;
-            let flags = h.flags;
+            if BEGINS == begins::ETHER {
+                let proto = f[HEADER_LEN + 9];
+                let h = p.hdr_mut();
+                // What Ethernet padded is not the packet's.
+                h.data_len = k.total_len + HEADER_LEN as u16;
+                h.pkt_len = u32::from(h.data_len);
+                h.l2_off = h.data_off;
+                h.l3_off = h.data_off + HEADER_LEN as u16;
+                h.l4_off = h.data_off + HEADERS as u16;
+                h.l4_proto = proto;
+                h.ether_type = TYPE_IPV4;
+            }
             gone |= 1 << k.at;
             if r.egress != egress {
                 self.stage_ip_run(egress, all_flags, &mut out);

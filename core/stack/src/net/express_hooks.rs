@@ -21,29 +21,45 @@ impl<'a> Path<'a> {
         if found.is_empty() {
             return rest;
         }
+        ifp.count(self.cpu, IfCounter::Ipackets, found.len() as u64);
+        let mut found = found;
+        if !(self.s.hooks.ether_in.is_empty() && ifp.shared.hooks.ether_in.is_empty()) {
+            found = self.express_ether_hooked(ifp, found);
+        } else {
+            let bytes = found.iter().map(|k| u64::from(self.packet(k.cell).len())).sum();
+            ifp.count(self.cpu, IfCounter::Ibytes, bytes);
+        }
+        if self.s.hooks.inet_in.is_empty() && ifp.shared.hooks.inet_in.is_empty() {
+            let gone = self.send_known::<{ begins::ETHER }>(ifp, found).set;
+            self.ip_stat(IpStat::Total, u64::from(gone.count_ones()));
+            if gone.count_ones() as usize != found.len() {
+                self.ether_demux(ifp, &left(found, gone));
+            }
+        } else {
+            self.express_inet_hooked(ifp, found);
+        }
+        rest
+    }
+
+    /// Shows candidates to the hooks of frames and counts their bytes, which may be others afterwards. Returns those that
+    /// are still candidates; what else passed is on its way.
+    fn express_ether_hooked<'c>(&mut self, ifp: &'a Ifnet, found: &'c mut [Candidate]) -> &'c mut [Candidate] {
         let (mut kept, mut bytes) = (Burst::new(), 0);
         for k in found.iter() {
             bytes += u64::from(self.packet(k.cell).len());
             kept.push(k.cell);
         }
-        ifp.count(self.cpu, IfCounter::Ipackets, found.len() as u64);
         ifp.count(self.cpu, IfCounter::Ibytes, bytes);
         let asked = self.run_hooks(ifp, Layer::Ether, Dir::In, &mut kept);
-        let mut found = survivors(found, &kept);
-        if asked == Asked::Edited {
-            let limit = max_frame(ifp.mtu) as usize;
-            let mut other = Burst::new();
-            found = self.judged_again(found, &mut other, |p| plain_frame(p, ifp, limit));
-            self.ether_demux(ifp, &other);
+        let found = survivors(found, &kept);
+        if asked != Asked::Edited {
+            return found;
         }
-        if self.s.hooks.inet_in.is_empty() && ifp.shared.hooks.inet_in.is_empty() {
-            let gone = self.send_known::<{ begins::ETHER }>(ifp, found).set;
-            self.ip_stat(IpStat::Total, u64::from(gone.count_ones()));
-            self.ether_demux(ifp, &left(found, gone));
-        } else {
-            self.express_inet_hooked(ifp, found);
-        }
-        rest
+        let limit = max_frame(ifp.mtu) as usize;
+        let mut other = Burst::new();
+        let found = self.judged_again(found, &mut other, |p| plain_frame(p, ifp, limit));
+        self.ether_demux(ifp, &other);
+        found
     }
 
     /// Shows candidates, frames so far, to the inet hooks.
@@ -72,8 +88,12 @@ impl<'a> Path<'a> {
             found = self.judged_again(found, &mut other, whole_plain_packet);
         }
         let gone = self.send_known::<{ begins::INET }>(ifp, found).set;
-        other.extend_from_slice(left(found, gone).as_slice());
-        self.ip_filtered(ifp, &other);
+        if gone.count_ones() as usize != found.len() {
+            other.extend_from_slice(left(found, gone).as_slice());
+        }
+        if !other.is_empty() {
+            self.ip_filtered(ifp, &other);
+        }
     }
 
     /// Looks at packets again that a filter may have changed; those that are no candidates any more go to `other`.
