@@ -17,9 +17,7 @@ impl Stack {
     /// [`StackError::NoInterface`]; [`StackError::Bpf`] for a ring larger than `net.bpf.maxbufsize`, or when the kernel
     /// refuses an eventfd.
     pub fn bpf_open(&self, spec: ListenerSpec) -> Result<CaptureReader, StackError> {
-        if let Some(i) = spec.interface {
-            self.interface(i)?;
-        }
+        let link = self.bpf_link(spec.interface)?;
         let most = self.bpf.ring_max.load(Ordering::Relaxed);
         let ring = if spec.ring_bytes == 0 { RING_DEFAULT.min(most) } else { spec.ring_bytes };
         if ring > most {
@@ -30,7 +28,7 @@ impl Stack {
         let ring = ring.max(RING_MIN) as usize;
         let mut registry = self.bpf.registry();
         let id = registry.next;
-        let (listener, rings) = Listener::new(id, self.workers(), ring, spec)
+        let (listener, rings) = Listener::new(id, self.workers(), ring, link, spec)
             .map_err(|e| StackError::Bpf(format!("no eventfd for a listener: {e}")))?;
         registry.next += 1;
         let listener = Arc::new(listener);
@@ -90,11 +88,14 @@ impl Stack {
     /// # Errors
     /// [`StackError::NoListener`], [`StackError::NoInterface`], [`StackError::BpfLocked`].
     pub fn bpf_set_interface(&self, id: u64, interface: Option<IfIndex>) -> Result<u32, StackError> {
-        if let Some(i) = interface {
-            self.interface(i)?;
+        let listener = self.bpf_listener(id)?;
+        if self.bpf_link(interface)? != listener.link {
+            return Err(StackError::Bpf(format!(
+                "listener {id} hears packets with another link header than that interface has; open another listener"
+            )));
         }
         let change = |s: &mut super::listener::Settings| s.interface = interface;
-        self.bpf_listener(id)?.reset(&self.bpf, &self.domain, "its interface cannot be changed", change)
+        listener.reset(&self.bpf, &self.domain, "its interface cannot be changed", change)
     }
 
     /// Received, dropped and captured, of all listeners that there ever were.

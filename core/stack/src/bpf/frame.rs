@@ -1,7 +1,7 @@
 //! A packet as it is captured: where its link header begins, and the tag that a device took off.
 
 use crate::net::ifnet::Medium;
-use crate::wire::ethernet::{HEADER_LEN, TYPE_VLAN, VLAN_TAG_LEN};
+use crate::wire::ethernet::{HEADER_LEN, TYPE_IPV4, TYPE_VLAN, VLAN_TAG_LEN};
 use serde::Serialize;
 use smpnet_abi::{Cell, HEADER_SIZE, pkt_flags};
 use smpnet_runtime::{Packet, Pool};
@@ -16,6 +16,9 @@ pub enum Link {
     Raw,
 }
 
+/// EtherType of IPv6.
+const TYPE_IPV6: u16 = 0x86dd;
+
 /// Where the addresses of an Ethernet header end, and a tag goes.
 const ADDRESSES: usize = 12;
 
@@ -27,44 +30,46 @@ pub(super) struct Frame<'p> {
     before: usize,
     /// The 802.1Q tag that is not in the bytes.
     tag: Option<[u8; VLAN_TAG_LEN]>,
-    pub(super) link: Link,
+    /// A link header for a packet that has none, where one must be shown: without addresses, as Linux' loopback has it.
+    made_up: Option<[u8; HEADER_LEN]>,
 }
 
 impl<'p> Frame<'p> {
-    /// A packet at the edge of the stack, whose data is the frame (or the packet, without a link layer).
-    pub(super) fn at_edge(pool: &'p Pool, medium: Medium, cell: Cell) -> Frame<'p> {
+    /// A packet at the edge of the stack, whose data is the frame (or the packet, without a link layer), as `link` shows it.
+    pub(super) fn at_edge(pool: &'p Pool, medium: Medium, link: Link, cell: Cell) -> Frame<'p> {
         let packet = pool.packet(cell);
-        let link = if medium == Medium::Ether { Link::Ether } else { Link::Raw };
-        Frame { packet, before: 0, tag: tag_of(&packet, link), link }
+        match (medium, link) {
+            (Medium::Ether, _) => Frame { packet, before: 0, tag: tag_of(&packet), made_up: None },
+            (Medium::RawIp, Link::Raw) => Frame { packet, before: 0, tag: None, made_up: None },
+            (Medium::RawIp, Link::Ether) => Frame { packet, before: 0, tag: None, made_up: made_up(&packet) },
+        }
     }
 
     /// A packet anywhere in the stack. Its link header is shown when it is still in front of it.
-    pub(super) fn inside(pool: &'p Pool, medium: Medium, cell: Cell) -> Frame<'p> {
+    pub(super) fn inside(pool: &'p Pool, medium: Medium, link: Link, cell: Cell) -> Frame<'p> {
         let packet = pool.packet(cell);
         let h = packet.hdr();
         let (data, l2, l3) = (usize::from(h.data_off), usize::from(h.l2_off), usize::from(h.l3_off));
         let at_l3 = l3 != 0 && data == l3 && matches!(packet.data().first().map(|b| b >> 4), Some(4 | 6));
-        let (link, before) = if medium == Medium::RawIp {
-            (Link::Raw, 0)
-        } else if !at_l3 {
-            (Link::Ether, 0)
-        } else if l2 >= HEADER_SIZE as usize && l2 + HEADER_LEN == data {
-            (Link::Ether, HEADER_LEN)
-        } else {
-            // Made here, or out of a tunnel: it has no link header yet.
-            (Link::Raw, 0)
-        };
-        Frame { packet, before, tag: tag_of(&packet, link), link }
+        if medium == Medium::RawIp || !at_l3 {
+            return Frame::at_edge(pool, medium, link, cell);
+        }
+        if l2 >= HEADER_SIZE as usize && l2 + HEADER_LEN == data {
+            return Frame { packet, before: HEADER_LEN, tag: tag_of(&packet), made_up: None };
+        }
+        // Made here, or out of a tunnel: it has no link header yet.
+        Frame { packet, before: 0, tag: None, made_up: made_up(&packet) }
     }
 
     /// Bytes that the packet has on the wire.
     pub(super) fn wire_len(&self) -> u32 {
-        self.packet.len() + self.before as u32 + self.tag.map_or(0, |_| VLAN_TAG_LEN as u32)
+        let made_up = self.made_up.map_or(0, |h| h.len()) + self.tag.map_or(0, |t| t.len());
+        self.packet.len() + (self.before + made_up) as u32
     }
 
     /// The whole packet in one piece, when it lies so.
     pub(super) fn whole(&self) -> Option<&[u8]> {
-        (self.tag.is_none() && self.packet.hdr().nsegs <= 1).then(|| self.first())
+        (self.tag.is_none() && self.made_up.is_none() && self.packet.hdr().nsegs <= 1).then(|| self.first())
     }
 
     /// Byte offset of that piece in the packet pool.
@@ -84,9 +89,10 @@ impl<'p> Frame<'p> {
     /// Calls `f` with the packet's bytes, piece by piece, until it returns false.
     pub(super) fn pieces(&self, mut f: impl FnMut(&[u8]) -> bool) {
         let first = self.first();
-        let go_on = match &self.tag {
-            Some(tag) if first.len() >= ADDRESSES => f(&first[..ADDRESSES]) && f(tag) && f(&first[ADDRESSES..]),
-            _ => f(first),
+        let go_on = match (&self.made_up, &self.tag) {
+            (Some(header), _) => f(header) && f(first),
+            (None, Some(tag)) => f(&first[..ADDRESSES]) && f(tag) && f(&first[ADDRESSES..]),
+            (None, None) => f(first),
         };
         if go_on && self.packet.hdr().nsegs > 1 {
             for segment in self.packet.segments().skip(1) {
@@ -110,10 +116,19 @@ impl<'p> Frame<'p> {
     }
 }
 
-fn tag_of(packet: &Packet<'_>, link: Link) -> Option<[u8; VLAN_TAG_LEN]> {
+/// The tag that a device took off a frame, as it stood on the wire.
+fn tag_of(packet: &Packet<'_>) -> Option<[u8; VLAN_TAG_LEN]> {
     let h = packet.hdr();
-    (link == Link::Ether && h.flags & pkt_flags::VLAN != 0 && packet.data().len() >= ADDRESSES).then(|| {
+    (h.flags & pkt_flags::VLAN != 0 && packet.data().len() >= ADDRESSES).then(|| {
         let (t, v) = (TYPE_VLAN.to_be_bytes(), h.vlan_tci.to_be_bytes());
         [t[0], t[1], v[0], v[1]]
     })
+}
+
+/// A link header for an IP packet.
+fn made_up(packet: &Packet<'_>) -> Option<[u8; HEADER_LEN]> {
+    let v6 = packet.data().first().is_some_and(|b| b >> 4 == 6);
+    let mut header = [0; HEADER_LEN];
+    header[ADDRESSES..].copy_from_slice(&(if v6 { TYPE_IPV6 } else { TYPE_IPV4 }).to_be_bytes());
+    Some(header)
 }

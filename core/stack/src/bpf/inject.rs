@@ -11,11 +11,12 @@ use smpnet_abi::DropReason;
 use smpnet_runtime::{Burst, Dir};
 
 impl Stack {
-    /// What packets of an interface begin with.
+    /// What a listener's packets begin with: on an interface, or on all (then Ethernet, see [`super::Listener::link`]).
     ///
     /// # Errors
     /// [`StackError::NoInterface`].
-    pub fn bpf_link(&self, index: IfIndex) -> Result<Link, StackError> {
+    pub fn bpf_link(&self, interface: Option<IfIndex>) -> Result<Link, StackError> {
+        let Some(index) = interface else { return Ok(Link::Ether) };
         Ok(if self.interface(index)?.medium == Medium::Ether { Link::Ether } else { Link::Raw })
     }
 
@@ -62,7 +63,6 @@ impl Stack {
         let index = index.ok_or_else(|| {
             StackError::Bpf(format!("listener {id} listens to all interfaces; packets go out of one: name it"))
         })?;
-        let link = self.bpf_link(index)?;
         let filter = {
             let mut write = listener.write();
             if write.locked && !write.injects {
@@ -73,7 +73,7 @@ impl Stack {
         };
         let before = packets.len() as u64;
         if let Some(filter) = filter {
-            packets.retain(|p| filter.accepts(link, p));
+            packets.retain(|p| filter.accepts(p));
         }
         let refused = before - packets.len() as u64;
         let done = Injected { refused, ..self.bpf_inject(index, dir, packets)? };

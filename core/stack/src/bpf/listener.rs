@@ -24,17 +24,18 @@ pub struct Seen<'a> {
     pub pool_offset: Option<u32>,
 }
 
-/// Judges packets for a listener, and packets that are to be sent.
+/// Judges packets for a listener, and packets that are to be sent. Made for what packets of the listener begin with
+/// ([`Listener::link`]).
 pub trait BpfFilter: Send + Sync {
     /// The filter as people wrote it.
     fn text(&self) -> &str;
 
     /// How many bytes to keep of each packet into `keep`, which is as long as `packets`; 0 rejects it. 1 to 64 packets, on
     /// any number of workers at once; must not sleep, lock or allocate.
-    fn judge(&self, cpu: Cpu, link: Link, packets: &[Seen<'_>], keep: &mut [u32]);
+    fn judge(&self, cpu: Cpu, packets: &[Seen<'_>], keep: &mut [u32]);
 
     /// Whether a packet that is to be sent may go. Control threads.
-    fn accepts(&self, link: Link, packet: &[u8]) -> bool;
+    fn accepts(&self, packet: &[u8]) -> bool;
 }
 
 /// Who listens.
@@ -129,6 +130,7 @@ pub struct Listener {
     /// Its number.
     pub(super) id: u64,
     owner: ListenerOwner,
+    pub(super) link: Link,
     pub(super) snaplen: u32,
     pub(super) settings: Published<Settings>,
     pub(super) slots: PerCpu<Slot>,
@@ -197,6 +199,8 @@ pub struct ListenerStatus {
     pub owner: ListenerOwner,
     /// Index of the interface; none for all.
     pub ifindex: Option<IfIndex>,
+    /// What its packets begin with.
+    pub link: Link,
     /// Directions.
     pub direction: Dirs,
     /// It hears drops instead of packets that pass.
@@ -232,6 +236,7 @@ impl Listener {
         id: u64,
         workers: usize,
         ring: usize,
+        link: Link,
         spec: ListenerSpec,
     ) -> io::Result<(Listener, Vec<RingReader>)> {
         let (mut readers, mut gauges) = (Vec::new(), Vec::new());
@@ -252,6 +257,7 @@ impl Listener {
         let listener = Listener {
             id,
             owner: spec.owner,
+            link,
             snaplen: spec.snaplen,
             settings: Published::new(settings),
             slots,
@@ -266,6 +272,12 @@ impl Listener {
             epoch: real.wrapping_sub(now_ns()),
         };
         Ok((listener, readers))
+    }
+
+    /// What its packets begin with: an Ethernet header, also where it is made up (a listener to all interfaces hears packets
+    /// of interfaces without one), or an IP header.
+    pub fn link(&self) -> Link {
+        self.link
     }
 
     /// Its number.
@@ -315,6 +327,7 @@ impl Listener {
             id: self.id,
             owner: self.owner.clone(),
             ifindex: settings.interface,
+            link: self.link,
             direction: settings.dirs,
             drops: settings.drops,
             filter: text(&settings.filter),

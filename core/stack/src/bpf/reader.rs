@@ -102,7 +102,6 @@ impl CaptureReader {
             worker,
             ifindex: h.ifindex,
             dir: h.dir,
-            link: h.link,
             wire_len: h.wire_len,
             bytes,
             what: h.what,

@@ -1,6 +1,5 @@
 //! What stands in a ring: a fixed header, a note, and the bytes kept of the packet.
 
-use super::Link;
 use smpnet_abi::DropReason;
 use smpnet_runtime::Dir;
 
@@ -33,7 +32,6 @@ pub(super) struct Header {
     pub lost: u32,
     pub what: What,
     pub dir: Option<Dir>,
-    pub link: Link,
     pub note: u8,
 }
 
@@ -58,8 +56,7 @@ impl Header {
         b[28..30].copy_from_slice(&reason.to_ne_bytes());
         b[30] = dropped;
         b[31] = self.dir.map_or(0, |d| d.code() as u8);
-        b[32] = u8::from(self.link == Link::Raw);
-        b[33] = self.note;
+        b[32] = self.note;
         b
     }
 
@@ -80,8 +77,7 @@ impl Header {
                 smpnet_abi::direction::OUT => Some(Dir::Out),
                 _ => None,
             },
-            link: if b[32] == 0 { Link::Ether } else { Link::Raw },
-            note: b[33],
+            note: b[32],
         }
     }
 }
@@ -97,8 +93,6 @@ pub struct Captured<'a> {
     pub ifindex: u32,
     /// Direction, where there is one.
     pub dir: Option<Dir>,
-    /// What `bytes` begin with.
-    pub link: Link,
     /// Length on the wire, in bytes.
     pub wire_len: u32,
     /// The bytes kept.
@@ -119,10 +113,10 @@ mod tests {
 
     #[test]
     fn headers_are_read_as_they_were_written() {
-        for (what, dir, link) in [
-            (What::Passed, Some(Dir::In), Link::Ether),
-            (What::Dropped(DropReason::Filtered), Some(Dir::Out), Link::Raw),
-            (What::Dropped(DropReason::IpTtl), None, Link::Ether),
+        for (what, dir) in [
+            (What::Passed, Some(Dir::In)),
+            (What::Dropped(DropReason::Filtered), Some(Dir::Out)),
+            (What::Dropped(DropReason::IpTtl), None),
         ] {
             let h = Header {
                 kept: 60,
@@ -133,7 +127,6 @@ mod tests {
                 lost: 2,
                 what,
                 dir,
-                link,
                 note: 9,
             };
             assert_eq!(Header::decode(&h.encode()), h);

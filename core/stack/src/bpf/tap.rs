@@ -38,9 +38,10 @@ impl Bpf {
                 continue;
             }
             let Some(first) = cells.first() else { return };
-            let mut frames = [Frame::at_edge(at.pool, at.medium, *first); MAX];
+            let frame = |c: &Cell| Frame::at_edge(at.pool, at.medium, listener.link, *c);
+            let mut frames = [frame(first); MAX];
             for (f, c) in frames.iter_mut().zip(cells).skip(1) {
-                *f = Frame::at_edge(at.pool, at.medium, *c);
+                *f = frame(c);
             }
             let frames = &frames[..cells.len().min(MAX)];
             listener.take(at, settings, &Cause { what: What::Passed, dir: Some(dir), note: "" }, frames);
@@ -61,7 +62,7 @@ impl Bpf {
         for listener in self.listeners.read(at.section) {
             let settings = listener.settings.read(at.section);
             if settings.drops && settings.on(at.ifindex) {
-                let frame = Frame::inside(at.pool, at.medium, cell);
+                let frame = Frame::inside(at.pool, at.medium, listener.link, cell);
                 let cause = Cause { what: What::Dropped(reason), dir, note: &note[..end] };
                 listener.take(at, settings, &cause, &[frame]);
             }
@@ -94,7 +95,6 @@ impl Listener {
                     lost: slot.lost[place],
                     what: cause.what,
                     dir: cause.dir,
-                    link: frame.link,
                     note: cause.note.len() as u8,
                 };
                 if !slot.writer.room(header.record_len()) {
@@ -143,28 +143,28 @@ fn copy(slot: &mut Slot, frame: &Frame<'_>, n: usize) {
 
 /// What the filter keeps of each packet: those in one piece in one call, the others one by one.
 fn judge(at: &At<'_>, settings: &Settings, slot: &mut Slot, frames: &[Frame<'_>], keep: &mut [u32; MAX]) {
-    let (Some(filter), Some(first)) = (&settings.filter, frames.first()) else { return };
+    let Some(filter) = &settings.filter else { return };
     let cell_size = at.pool.cell_size() as u32;
     let empty = Seen { bytes: &[], wire_len: 0, pool_offset: None };
     let (mut seen, mut which, mut n) = ([empty; MAX], [0u8; MAX], 0);
     for (i, frame) in frames.iter().enumerate() {
         let wire_len = frame.wire_len();
         match frame.whole() {
-            Some(bytes) if frame.link == first.link => {
+            Some(bytes) => {
                 seen[n] = Seen { bytes, wire_len, pool_offset: Some(frame.pool_offset(cell_size)) };
                 which[n] = i as u8;
                 n += 1;
             }
-            _ => {
+            None => {
                 let got = frame.gather(&mut slot.gather);
                 let one = Seen { bytes: &slot.gather[..got], wire_len, pool_offset: None };
-                filter.judge(at.cpu, frame.link, &[one], &mut keep[i..=i]);
+                filter.judge(at.cpu, &[one], &mut keep[i..=i]);
             }
         }
     }
     if n > 0 {
         let mut answers = [0u32; MAX];
-        filter.judge(at.cpu, first.link, &seen[..n], &mut answers[..n]);
+        filter.judge(at.cpu, &seen[..n], &mut answers[..n]);
         for (i, answer) in which[..n].iter().zip(answers) {
             keep[usize::from(*i)] = answer;
         }

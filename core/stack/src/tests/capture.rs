@@ -14,7 +14,6 @@ use std::sync::Arc;
 struct Heard {
     ifindex: u32,
     dir: Option<Dir>,
-    link: Link,
     wire_len: u32,
     bytes: Vec<u8>,
     what: What,
@@ -30,7 +29,6 @@ fn drain(reader: &mut CaptureReader) -> Vec<Heard> {
         all.push(Heard {
             ifindex: c.ifindex,
             dir: c.dir,
-            link: c.link,
             wire_len: c.wire_len,
             bytes: c.bytes.to_vec(),
             what: c.what,
@@ -64,14 +62,14 @@ impl BpfFilter for Longer {
         "longer"
     }
 
-    fn judge(&self, _: Cpu, _: Link, packets: &[Seen<'_>], keep: &mut [u32]) {
+    fn judge(&self, _: Cpu, packets: &[Seen<'_>], keep: &mut [u32]) {
         for (p, k) in packets.iter().zip(keep) {
             assert!(p.bytes.len() as u32 == p.wire_len);
             *k = if p.wire_len >= self.0 { 100 } else { 0 };
         }
     }
 
-    fn accepts(&self, _: Link, packet: &[u8]) -> bool {
+    fn accepts(&self, packet: &[u8]) -> bool {
         packet.len() as u32 >= self.0
     }
 }
@@ -114,7 +112,7 @@ fn frames_are_heard_as_they_came_and_as_they_went() {
     for (pair, went) in heard.chunks(2).zip(&went) {
         assert_eq!((pair[0].dir, pair[0].ifindex, &pair[0].bytes), (Some(Dir::In), r.index(0).get(), &sent));
         assert_eq!((pair[1].dir, pair[1].ifindex, &pair[1].bytes), (Some(Dir::Out), r.index(1).get(), went));
-        assert_eq!((pair[0].link, pair[0].what, pair[0].wire_len), (Link::Ether, What::Passed, 60));
+        assert_eq!((pair[0].what, pair[0].wire_len), (What::Passed, 60));
     }
     assert_eq!((drain(&mut left).len(), drain(&mut out).len()), (3, 0));
     let status = &r.stack.bpf_listeners()[0];
@@ -212,11 +210,11 @@ fn drops_are_heard_with_their_reason_and_the_filters_word() {
     let heard = drain(&mut reader);
     // The unreachable message about the first one was made here and passes; only losses are told.
     assert_eq!(heard[0].what, What::Dropped(DropReason::IpNoRoute));
-    assert_eq!((heard[0].link, heard[0].dir), (Link::Ether, Some(Dir::In)));
+    assert_eq!(heard[0].dir, Some(Dir::In));
     assert_eq!(heard[0].bytes[..42], to_nowhere[..42]);
     assert_eq!((heard[1].what, heard[1].note.as_str()), (What::Dropped(DropReason::Filtered), "wall: rule 7"));
     assert_eq!((heard[1].dir, &heard[1].bytes), (Some(Dir::In), &frame));
-    assert_eq!((heard[2].dir, heard[2].ifindex, heard[2].link), (Some(Dir::Out), r.index(1).get(), Link::Ether));
+    assert_eq!((heard[2].dir, heard[2].ifindex), (Some(Dir::Out), r.index(1).get()));
     assert_eq!(heard[2].bytes[..6], mac(HOST_B).bytes, "as it would have left");
     assert_eq!(heard.len(), 3);
     r.balanced();
@@ -283,4 +281,24 @@ fn a_listener_of_an_interface_that_goes_away_ends() {
     assert_eq!(drain(&mut reader).len(), 1);
     assert_eq!(reader.listener().ended(), Some("the interface went away"));
     assert!(!reader.wait(std::time::Duration::from_secs(1)));
+}
+
+#[test]
+fn packets_without_a_link_header_are_shown_with_one_among_others() {
+    let mut r = Rig::router();
+    let lo = IfIndex::new(1).unwrap();
+    let mut all = r.stack.bpf_open(spec(None, Dirs::In)).unwrap();
+    let mut one = r.stack.bpf_open(spec(Some(lo), Dirs::In)).unwrap();
+    assert_eq!((all.listener().link(), one.listener().link()), (Link::Ether, Link::Raw));
+    assert!(r.stack.bpf_set_interface(one.listener().id(), Some(r.index(0))).is_err(), "another link header");
+    let packet = udp("127.0.0.1", "127.0.0.1", 1, 2, b"x");
+    let (stack, bytes) = (r.stack.clone(), packet.clone());
+    let sender = std::thread::spawn(move || stack.bpf_inject(lo, Dir::In, vec![bytes]).unwrap());
+    while !sender.is_finished() {
+        r.run();
+    }
+    r.run();
+    let header = [&[0; 12][..], &[8, 0]].concat();
+    assert_eq!(drain(&mut all)[0].bytes, [&header[..], &packet].concat());
+    assert_eq!(drain(&mut one)[0].bytes, packet);
 }
