@@ -1,10 +1,13 @@
 //! A client of the control API: HTTP/1.1 over the daemon's Unix socket.
 
+use crate::daemon::LISTENER_HEADER;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Body;
 use hyper::{Method, Request, body::Bytes};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Why a request brought nothing.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +103,39 @@ impl Client {
                 }
             }
             Ok(())
+        })
+    }
+
+    /// Captures packets: `piece` gets the pcapng as it comes, until it ends or `piece` returns false. On SIGINT and SIGTERM
+    /// the daemon is asked to end the stream, so that it ends with its statistics; a second signal ends it at once.
+    pub fn capture(&self, request: &Value, mut piece: impl FnMut(&[u8]) -> bool) -> Result<(), ClientError> {
+        block_on(async {
+            let failed = |e: std::io::Error| ClientError::Answer(e.to_string());
+            let (mut term, mut int) =
+                (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::interrupt()).map_err(failed)?);
+            let mut response = self.open(Method::POST, "/v1/bpf/capture", Some(request)).await?;
+            let id = response.headers().get(LISTENER_HEADER).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+            let mut asked = false;
+            loop {
+                let frame = tokio::select! {
+                    frame = response.body_mut().frame() => frame,
+                    _ = term.recv() => None,
+                    _ = int.recv() => None,
+                };
+                let Some(frame) = frame else {
+                    if asked || response.body().is_end_stream() {
+                        return Ok(());
+                    }
+                    asked = true;
+                    // It may have ended by itself; then the stream ends as well.
+                    let _ = self.open(Method::DELETE, &format!("/v1/bpf/listeners/{id}"), None).await;
+                    continue;
+                };
+                let frame = frame.map_err(|e| ClientError::Answer(e.to_string()))?;
+                if !frame.data_ref().is_none_or(|bytes| piece(bytes)) {
+                    return Ok(());
+                }
+            }
         })
     }
 

@@ -443,7 +443,7 @@ pub enum Layer {
 }
 
 /// Directions of a filter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dirs {
     /// Packets that come in.

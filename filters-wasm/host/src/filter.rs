@@ -116,6 +116,20 @@ impl Filter {
         }
     }
 
+    /// Calls `f` with the generation that the worker judged its last burst by.
+    ///
+    /// # Safety
+    /// As [`Filter::judge`].
+    pub(crate) unsafe fn with_judge(&self, worker: usize, f: impl FnOnce(&FilterVersion)) {
+        let Some(slot) = self.slots.get(worker) else { return };
+        // SAFETY: the caller vouches for being alone with this index.
+        let Local { published, current, .. } = unsafe { slot.local() };
+        match current {
+            Some(c) => f(&c.version),
+            None => f(published.load()),
+        }
+    }
+
     /// One call of the compiled code for the packets of one cell; the others, marked in `odd`, one by one.
     #[inline]
     fn by_instance(

@@ -3,6 +3,7 @@
 use crate::Filter;
 use smpnet_abi::Cell;
 use smpnet_runtime::{HookCx, PfilHook};
+use std::fmt::Write;
 
 impl PfilHook for Filter {
     fn name(&self) -> &str {
@@ -20,6 +21,15 @@ impl PfilHook for Filter {
         false
     }
 
+    fn why(&self, cx: &HookCx<'_>, _: Cell, tell: &mut dyn FnMut(&str)) {
+        let mut text = Line { bytes: [0; 255], len: 0 };
+        // SAFETY: as in `filter`, which this worker has just left.
+        unsafe {
+            self.with_judge(cx.cpu.index(), |version| _ = write!(text, "{}: {}", Filter::name(self), version.why))
+        };
+        tell(text.as_str());
+    }
+
     fn status(&self) -> serde_json::Value {
         let version = self.published().load();
         serde_json::json!({
@@ -28,5 +38,30 @@ impl PfilHook for Filter {
             "action": version.action,
             "text": version.artefact.text,
         })
+    }
+}
+
+/// A line of text that is made without allocating. What does not fit is left out.
+struct Line {
+    bytes: [u8; 255],
+    len: usize,
+}
+
+impl Write for Line {
+    fn write_str(&mut self, s: &str) -> std::fmt::Result {
+        let mut n = s.len().min(self.bytes.len() - self.len);
+        while !s.is_char_boundary(n) {
+            n -= 1;
+        }
+        self.bytes[self.len..self.len + n].copy_from_slice(&s.as_bytes()[..n]);
+        self.len += n;
+        Ok(())
+    }
+}
+
+impl Line {
+    fn as_str(&self) -> &str {
+        // Cut at characters only.
+        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
     }
 }

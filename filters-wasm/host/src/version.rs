@@ -34,6 +34,8 @@ pub(crate) struct FilterVersion {
     pub(crate) artefact: Arc<Artefact>,
     /// The generation whose code this is, when it came back by rollback or after faults.
     pub(crate) restored_from: Option<u64>,
+    /// What it says of a packet that it drops.
+    pub(crate) why: String,
     /// One for each worker, and one for callers that are none.
     pub(crate) stats: Box<[CachePadded<CpuStats>]>,
     /// Too many faults: judged by the fault policy alone.
@@ -49,7 +51,13 @@ impl FilterVersion {
         restored_from: Option<u64>,
         workers: usize,
     ) -> Self {
+        let verb = match action {
+            Action::Pass => "passes only",
+            Action::Drop => "drops",
+        };
+        let why = format!("{verb} \"{}\" (generation {generation})", artefact.text);
         FilterVersion {
+            why,
             generation,
             action,
             artefact,

@@ -49,6 +49,16 @@ const PACKAGES: &[Package] = &[
         shows: Shows::Program("busybox"),
     },
     Package { debian: "iproute2", why: "guests are configured with it", shows: Shows::Program("ip") },
+    Package {
+        debian: "tcpdump",
+        why: "it reads captures, and listens at the far ends",
+        shows: Shows::Program("tcpdump"),
+    },
+    Package {
+        debian: "tshark",
+        why: "it reads captures, and captures through extcap",
+        shows: Shows::Program("tshark"),
+    },
 ];
 
 fn has_program(name: &str) -> bool {

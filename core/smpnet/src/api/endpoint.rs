@@ -5,6 +5,25 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
+/// The process at the other end of the control socket, as the kernel says (SO_PEERCRED).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Process; 0 when unknown.
+    pub pid: u32,
+    /// User.
+    pub uid: u32,
+}
+
+/// An answer that comes piece by piece. When the client goes away, the pieces' receiver is dropped.
+pub struct Stream {
+    /// A header of the answer: name and value.
+    pub header: (&'static str, String),
+    /// The pieces.
+    pub chunks: tokio::sync::mpsc::Receiver<axum::body::Bytes>,
+    /// Called when the pieces are not taken any more.
+    pub gone: Box<dyn Fn() + Send + Sync>,
+}
+
 /// A request, taken apart.
 #[derive(Clone, Debug, Default)]
 pub struct Call {
@@ -14,6 +33,8 @@ pub struct Call {
     pub query: HashMap<String, String>,
     /// The JSON body; `Null` without one.
     pub body: Value,
+    /// Who asks.
+    pub peer: Peer,
 }
 
 impl Call {
@@ -105,6 +126,8 @@ pub enum Handler<S> {
     Json(fn(&S, &Call) -> Result<Value, ApiError>),
     /// A function that returns text of that media type.
     Text(&'static str, fn(&S) -> String),
+    /// A function that returns bytes of that media type as they come.
+    Stream(&'static str, fn(&S, &Call) -> Result<Stream, ApiError>),
     /// The event stream.
     Events,
 }
@@ -163,6 +186,7 @@ pub fn openapi<S>(endpoints: &[Endpoint<S>], schemas: &Value) -> Value {
                 let kind = kind.split(';').next().unwrap_or(kind);
                 json!({kind: {"schema": {"type": "string"}}})
             }
+            Handler::Stream(kind, _) => json!({kind: {"schema": {"type": "string", "format": "binary"}}}),
             Handler::Events => json!({
                 "application/x-ndjson": {"schema": schema(e.returns)},
                 "text/event-stream": {"schema": {"type": "string"}},

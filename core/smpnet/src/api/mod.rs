@@ -4,7 +4,8 @@
 mod endpoint;
 mod events;
 mod server;
+mod stream;
 
-pub use endpoint::{ApiError, Call, Endpoint, Handler, Param, openapi};
+pub use endpoint::{ApiError, Call, Endpoint, Handler, Param, Peer, Stream, openapi};
 pub use events::{Bus, EventBody};
 pub use server::router;

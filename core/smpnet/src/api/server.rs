@@ -1,14 +1,15 @@
 //! Serving a table of endpoints over HTTP.
 
 use super::{
-    endpoint::{ApiError, Call, Endpoint, Handler, openapi},
+    endpoint::{ApiError, Call, Endpoint, Handler, Peer, openapi},
     events::Bus,
+    stream::StreamBody,
 };
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{Query, RawPathParams, rejection::BytesRejection},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    extract::{ConnectInfo, Query, RawPathParams, rejection::BytesRejection},
+    http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, header},
     response::Response,
     routing::{MethodFilter, MethodRouter, get, on},
 };
@@ -57,18 +58,12 @@ fn method_router<S: Send + Sync + 'static>(state: Arc<S>, e: Endpoint<S>, events
             filter,
             move |path: RawPathParams,
                   Query(query): Query<HashMap<String, String>>,
+                  more: Extensions,
                   body: Result<Bytes, BytesRejection>| async move {
-                let body = match body {
-                    Ok(body) => body,
-                    Err(e) => return failure(&refused_body(&e)),
+                let call = match call(&path, query, &more, body) {
+                    Ok(call) => call,
+                    Err(e) => return failure(&e),
                 };
-                let path = path.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-                let body = if body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&body) };
-                let body = match body {
-                    Ok(body) => body,
-                    Err(e) => return failure(&ApiError::bad(format!("the request's body is not JSON: {e}"))),
-                };
-                let call = Call { path, query, body };
                 match tokio::task::spawn_blocking(move || run(&state, &call)).await {
                     Ok(Ok(value)) => response(StatusCode::OK, "application/json", value.to_string()),
                     Ok(Err(e)) => failure(&e),
@@ -82,6 +77,30 @@ fn method_router<S: Send + Sync + 'static>(state: Arc<S>, e: Endpoint<S>, events
                 Err(_) => failure(&ApiError::internal("the request failed inside smpnet; see the log")),
             }
         }),
+        Handler::Stream(kind, run) => on(
+            filter,
+            move |path: RawPathParams,
+                  Query(query): Query<HashMap<String, String>>,
+                  more: Extensions,
+                  body: Result<Bytes, BytesRejection>| async move {
+                let call = match call(&path, query, &more, body) {
+                    Ok(call) => call,
+                    Err(e) => return failure(&e),
+                };
+                match tokio::task::spawn_blocking(move || run(&state, &call)).await {
+                    Ok(Ok(stream)) => {
+                        let (name, value) = stream.header.clone();
+                        let mut r = response(StatusCode::OK, kind, Body::new(StreamBody(stream)));
+                        if let Ok(value) = HeaderValue::from_str(&value) {
+                            r.headers_mut().insert(name, value);
+                        }
+                        r
+                    }
+                    Ok(Err(e)) => failure(&e),
+                    Err(_) => failure(&ApiError::internal("the request failed inside smpnet; see the log")),
+                }
+            },
+        ),
         Handler::Events => on(filter, move |headers: HeaderMap| async move {
             let accept = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or("");
             let sse = accept.contains("text/event-stream");
@@ -98,6 +117,23 @@ fn refused_body(e: &BytesRejection) -> ApiError {
         return ApiError { status: 413, ..ApiError::bad(error) }.hint("send it in parts".to_owned());
     }
     ApiError::bad(format!("the request's body did not come: {e}"))
+}
+
+/// A request, taken apart.
+fn call(
+    path: &RawPathParams,
+    query: HashMap<String, String>,
+    more: &Extensions,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Call, ApiError> {
+    let body = body.map_err(|e| refused_body(&e))?;
+    let body = if body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&body) };
+    Ok(Call {
+        path: path.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+        query,
+        body: body.map_err(|e| ApiError::bad(format!("the request's body is not JSON: {e}")))?,
+        peer: more.get::<ConnectInfo<Peer>>().map_or(Peer::default(), |c| c.0),
+    })
 }
 
 fn failure(e: &ApiError) -> Response {

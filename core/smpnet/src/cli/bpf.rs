@@ -1,7 +1,10 @@
-//! `smpnet bpf`: the filter compiler and its programs, without a daemon.
+//! `smpnet bpf`: the filter compiler and its programs, without a daemon; capture, with one.
 
-use super::bpf_eval;
-use super::context::{Failure, Output};
+use super::{
+    bpf_eval,
+    capture::CaptureCommand,
+    context::{Context, Failure, Output},
+};
 use crate::config::PoolSection;
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -9,10 +12,12 @@ use smpnet_bpf::{CompileOptions, Dlt, compile_expr, decimal, disasm};
 use smpnet_runtime::PoolConfig;
 use std::path::PathBuf;
 
-/// Compile filter expressions and try programs on packets, without a daemon
+/// Capture packets; compile filter expressions and try programs on packets
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  smpnet bpf capture -i lan0 -w lan0.pcapng 'tcp port 80'
+  smpnet bpf list
   smpnet bpf compile 'tcp port 80'
   smpnet bpf compile 'udp and host 10.0.0.1' --dlt EN10MB -ddd > udp.ddd
   smpnet bpf compile 'icmp' --wasm icmp.wasm
@@ -24,6 +29,8 @@ pub struct BpfArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Capture(CaptureCommand),
     /// Compile an expression (pcap-filter(7)) and print the program
     Compile {
         /// The expression
@@ -45,8 +52,9 @@ enum Command {
     Eval(bpf_eval::EvalArgs),
 }
 
-pub fn run(args: &BpfArgs) -> Result<Output, Failure> {
+pub fn run(cx: &Context, args: &BpfArgs) -> Result<Output, Failure> {
     let (expr, dlt, form, wasm, pool_cells) = match &args.command {
+        Command::Capture(command) => return super::capture::run(cx, command),
         Command::Compile { expr, dlt, form, wasm, pool_cells } => (expr, dlt, form, wasm, pool_cells),
         Command::Eval(args) => return bpf_eval::run(args),
     };

@@ -6,6 +6,7 @@ mod bpf;
 mod bpf_capture_file;
 mod bpf_eval;
 mod bpf_vectors;
+mod capture;
 mod context;
 mod control;
 mod doctor;
@@ -67,6 +68,7 @@ enum Command {
     Plugin(plugin::PluginArgs),
     Filter(filter::FilterArgs),
     Bpf(bpf::BpfArgs),
+    Extcap(capture::extcap::ExtcapArgs),
     Explain(control::ExplainArgs),
     Doctor(doctor::DoctorArgs),
     Events(control::EventsArgs),
@@ -141,7 +143,8 @@ fn run(cx: &Context, command: Command) -> Result<Output, Failure> {
         Command::Sysctl(a) => sysctl::run(cx, &a),
         Command::Plugin(a) => plugin::run(cx, &a),
         Command::Filter(a) => filter::run(cx, &a),
-        Command::Bpf(a) => bpf::run(&a),
+        Command::Bpf(a) => bpf::run(cx, &a),
+        Command::Extcap(a) => capture::extcap::run(cx, &a),
         Command::Explain(a) => control::explain(cx, &a),
         Command::Doctor(a) => doctor::run(&a),
         Command::Events(a) => control::events(cx, &a),

@@ -22,6 +22,7 @@ pub fn render(d: &Daemon) -> String {
     let flows = serde_json::to_value(stack.flow_status()).unwrap_or_default();
     page.object("smpnet_flow_cache", "Flow caches of all workers together.", "counter", &flows);
     filter_metrics(&mut page, d);
+    bpf_metrics(&mut page, d);
     runtime_metrics(&mut page, d);
     page.text
 }
@@ -119,6 +120,37 @@ fn filter_metrics(page: &mut Page, d: &Daemon) {
         for f in &filters {
             let name = f["name"].as_str().unwrap_or("");
             page.sample(&metric, &[("filter", name)], f[key].as_u64().unwrap_or(0));
+        }
+    }
+}
+
+/// Who listens, and what all listeners that there ever were have counted.
+fn bpf_metrics(page: &mut Page, d: &Daemon) {
+    let listeners = d.router.stack.bpf_listeners();
+    page.head("smpnet_bpf_listeners", "gauge", "Listeners.");
+    page.sample("smpnet_bpf_listeners", &[], listeners.len());
+    let nodes = d.router.runtime.sysctl().walk("net.bpf.stats");
+    for (key, metric, help) in [
+        ("recv", "received", "Packets that the filters of listeners saw."),
+        ("capt", "matched", "Packets that the filters of listeners accepted."),
+        ("drop", "dropped", "Accepted packets that found no room in a listener's buffer."),
+    ] {
+        let metric = format!("smpnet_bpf_{metric}_total");
+        page.head(&metric, "counter", help);
+        let value = nodes.iter().find(|(name, ..)| name.ends_with(key)).and_then(|(_, v, _)| v.to_json().as_u64());
+        page.sample(&metric, &[], value.unwrap_or(0));
+    }
+    for (metric, help) in
+        [("received", "Packets that the filter saw."), ("dropped", "Accepted packets that found no room.")]
+    {
+        let metric = format!("smpnet_bpf_listener_{metric}_total");
+        page.head(&metric, "counter", help);
+        for l in &listeners {
+            for cpu in &l.cpus {
+                let value = if metric.contains("received") { cpu.received } else { cpu.dropped };
+                let labels = [("listener", l.id.to_string()), ("worker", cpu.worker.to_string())];
+                page.sample(&metric, &labels.each_ref().map(|(k, v)| (*k, v.as_str())), value);
+            }
         }
     }
 }

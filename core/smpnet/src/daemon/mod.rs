@@ -1,5 +1,6 @@
 //! The daemon: a router with a control API, from its file to its end.
 
+mod capture;
 mod change;
 mod device;
 mod endpoints;
@@ -13,6 +14,7 @@ mod show;
 mod socket;
 mod state;
 
+pub use capture::LISTENER_HEADER;
 pub use device::{Device, Wish};
 pub use requests::understand;
 pub use run::{Options, StartError, run};

@@ -555,17 +555,22 @@ impl ExplainRequest {
 
     /// The frame.
     pub fn frame(&self) -> Result<Vec<u8>, ApiError> {
-        let digits: Vec<u8> = self.packet.bytes().filter(|b| !b.is_ascii_whitespace() && !b":.-".contains(b)).collect();
-        let digits = digits.strip_prefix(b"0x").unwrap_or(&digits);
-        if digits.is_empty() || !digits.len().is_multiple_of(2) || digits.len() > 2 * 65_536 {
-            return Err(ApiError::bad(format!(
-                "the packet must be an even number of hex digits, and has {}",
-                digits.len()
-            )));
-        }
-        let pair = |p: &[u8]| Some((hex(p[0])? << 4) | hex(p[1])?);
-        digits.chunks_exact(2).map(|p| pair(p).ok_or_else(|| ApiError::bad("the packet must be hex digits"))).collect()
+        packet(&self.packet)
     }
+}
+
+/// A packet in hex; blanks, colons, points and hyphens are left out.
+pub fn packet(text: &str) -> Result<Vec<u8>, ApiError> {
+    let digits: Vec<u8> = text.bytes().filter(|b| !b.is_ascii_whitespace() && !b":.-".contains(b)).collect();
+    let digits = digits.strip_prefix(b"0x").unwrap_or(&digits);
+    if digits.is_empty() || !digits.len().is_multiple_of(2) || digits.len() > 2 * 65_536 {
+        return Err(ApiError::bad(format!(
+            "the packet must be an even number of hex digits, and has {}",
+            digits.len()
+        )));
+    }
+    let pair = |p: &[u8]| Some((hex(p[0])? << 4) | hex(p[1])?);
+    digits.chunks_exact(2).map(|p| pair(p).ok_or_else(|| ApiError::bad("the packet must be hex digits"))).collect()
 }
 
 fn hex(b: u8) -> Option<u8> {

@@ -182,7 +182,10 @@ async fn serve(daemon: &Arc<Daemon>, socket: &ControlSocket, notify: &Notify, on
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
     let router = api::router(daemon.clone(), endpoints(), &schemas(), daemon.router.bus.clone());
-    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let server =
+        tokio::spawn(
+            async move { axum::serve(listener, router.into_make_service_with_connect_info::<api::Peer>()).await },
+        );
     info!(socket = %socket.path().display(), "control API");
     notify.send("READY=1\nSTATUS=forwarding");
     let watchdog = watchdog_interval();

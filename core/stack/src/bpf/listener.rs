@@ -370,6 +370,11 @@ impl Listener {
         self.bell.wake();
     }
 
+    /// Ends it at somebody's request: what is in its rings can still be read.
+    pub fn finish(&self) {
+        self.end("asked to end");
+    }
+
     /// Why it ended, when it did by itself.
     pub fn ended(&self) -> Option<&'static str> {
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner)

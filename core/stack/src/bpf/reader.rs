@@ -132,6 +132,11 @@ impl CaptureReader {
         !l.closed.load(Ordering::Acquire)
     }
 
+    /// Whether there is anything in the rings, ready to be handed on or not.
+    pub fn pending(&self) -> bool {
+        self.lanes.iter().any(|l| l.ring.available() > 0)
+    }
+
     /// Takes the listener out: no worker is in it any more when this returns, and what was captured can be drained to its
     /// end.
     pub fn close(&mut self) {
