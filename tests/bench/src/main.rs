@@ -8,8 +8,10 @@ mod clock;
 mod forward;
 mod report;
 mod router;
+mod stamps;
 mod steady;
 mod step;
+mod swap;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -35,6 +37,9 @@ enum What {
     /// Steps through the packet path one instruction at a time and counts what must not be there: allocations, locked
     /// instructions, system calls. Exits with 1 when one is found.
     Steady(steady::Args),
+    /// A filter swapped a thousand times under full load: packets lost, bursts judged by two generations, how long bursts
+    /// take, memory before and after. Exits with 1 when the budget is missed. Example: `smpnet-bench swap --swaps 5000`
+    Swap(swap::Args),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +48,7 @@ fn main() -> ExitCode {
         What::Bpf(args) => bpf::run(&args, cli.json),
         What::Forward(args) => forward::run(&args, cli.json),
         What::Steady(args) => steady::run(&args, cli.json),
+        What::Swap(args) => swap::run(&args, cli.json),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -5,7 +5,7 @@ use smpnet::{
     host,
     loader::PluginRegistry,
 };
-use smpnet_abi::{DriverTable, HostServices, MacAddr, PortInfo};
+use smpnet_abi::{DriverTable, MacAddr, PortInfo};
 use smpnet_runtime::{ManualWorker, PoolConfig, Runtime, RuntimeConfig};
 use smpnet_stack::{AddrOptions, ArpSpec, Ipv4Net, RouteSpec, Stack};
 use smpnet_wasm::{Action, FilterManager, FilterSpec, Layer, Source, StackAttach};
@@ -64,13 +64,7 @@ impl Router {
         let (runtime, mut workers) = Runtime::start_manual(RuntimeConfig { pool, ..RuntimeConfig::default() })?;
         let worker = workers.pop().ok_or("a runtime without workers")?;
         let stack = Stack::new_manual(runtime.clone())?;
-        let services = host::install(runtime.clone(), stack.clone());
-        let registry = PluginRegistry::new(services);
-        registry.load(&plugin_file()?)?;
-        let table = registry.driver("null").ok_or("the null plugin has no driver of that name")?;
-        let source = port(&stack, table, services, "in0", &source_options(load))?;
-        let sink = port(&stack, table, services, "out0", &serde_json::json!({ "sink_only": true }))?;
-        configure(&stack, load)?;
+        let (source, sink) = furnish(&runtime, &stack, load, |null| null)?;
         let filters = match load.filter {
             None => None,
             Some(layer) => {
@@ -97,6 +91,36 @@ impl Router {
     }
 }
 
+/// Gives a router its ports, with a queue for each worker, and everything that `load` needs. The stack sees the null driver as
+/// `seen` shows it.
+pub fn furnish(
+    runtime: &Arc<Runtime>,
+    stack: &Arc<Stack>,
+    load: Load,
+    seen: impl Fn(&'static DriverTable) -> &'static DriverTable,
+) -> Result<(NullPort, NullPort), Box<dyn Error>> {
+    let services = host::install(runtime.clone(), stack.clone());
+    let registry = PluginRegistry::new(services);
+    registry.load(&plugin_file()?)?;
+    let null = registry.driver("null").ok_or("the null plugin has no driver of that name")?;
+    let open = |name, options: &serde_json::Value| -> Result<NullPort, Box<dyn Error>> {
+        let index = stack.if_reserve(name)?;
+        let n = runtime.workers() as u16;
+        let wish =
+            Wish { name, ifindex: index.get(), options, rx_queues: n, tx_queues: n, workers: n.into(), mtu: MTU };
+        let Device::Port(table, info) = Device::open(services, null, &wish)? else {
+            return Err(format!("{name} is no port").into());
+        };
+        let table = seen(table);
+        stack.attach_port(index, table, info)?;
+        Ok(NullPort { table, info })
+    };
+    let source = open("in0", &source_options(load))?;
+    let sink = open("out0", &serde_json::json!({ "sink_only": true }))?;
+    configure(stack, load)?;
+    Ok((source, sink))
+}
+
 /// `libsmpnet_null.so`, which is built into the folder of this program.
 fn plugin_file() -> Result<std::path::PathBuf, Box<dyn Error>> {
     let exe = std::env::current_exe()?;
@@ -118,22 +142,6 @@ fn source_options(load: Load) -> serde_json::Value {
 fn destination(routes: u32, random: &mut Random) -> Ipv4Addr {
     let net = random.below(routes);
     (NETS + (net << 8) + 1 + random.below(254)).into()
-}
-
-fn port(
-    stack: &Stack,
-    table: &'static DriverTable,
-    services: &'static HostServices,
-    name: &str,
-    options: &serde_json::Value,
-) -> Result<NullPort, Box<dyn Error>> {
-    let index = stack.if_reserve(name)?;
-    let wish = Wish { name, ifindex: index.get(), options, rx_queues: 1, tx_queues: 1, workers: 1, mtu: MTU };
-    let Device::Port(table, info) = Device::open(services, table, &wish)? else {
-        return Err(format!("{name} is no port").into());
-    };
-    stack.attach_port(index, table, info)?;
-    Ok(NullPort { table, info })
 }
 
 fn configure(stack: &Stack, load: Load) -> Result<(), Box<dyn Error>> {

@@ -19,6 +19,11 @@ const HUGE: u64 = 2 << 20;
 /// A WebAssembly page: filters map the pool as their memory, which is a multiple of it.
 const WASM_PAGE: u64 = 64 << 10;
 
+/// How to get huge pages.
+fn advice(bytes: u64) -> String {
+    format!("; reserve {} more with `sysctl -w vm.nr_hugepages`, or do not require them", bytes.div_ceil(HUGE))
+}
+
 #[cfg(not(miri))]
 pub(super) struct Memory {
     base: *mut u8,
@@ -46,7 +51,11 @@ mod system {
 
         fn of(bytes: u64, huge: bool) -> Result<Memory, PoolError> {
             let pages = if huge { "huge-page" } else { "ordinary" };
-            let fail = |step| PoolError::Memory { step, bytes, pages, source: io::Error::last_os_error() };
+            let fail = |step| {
+                let source = io::Error::last_os_error();
+                let advice = if huge { advice(bytes) } else { String::new() };
+                PoolError::Memory { step, bytes, pages, advice, source }
+            };
             let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
             let flags = if huge { flags | libc::MFD_HUGETLB | libc::MFD_HUGE_2MB } else { flags };
             // SAFETY: the name is NUL-terminated; the result is checked.
@@ -118,6 +127,7 @@ impl Memory {
                 step: "reserve",
                 bytes: bytes.next_multiple_of(HUGE),
                 pages: "huge-page",
+                advice: advice(bytes),
                 source,
             });
         }

@@ -80,7 +80,7 @@ pub enum PoolError {
         range: &'static str,
     },
     /// The system refused memory.
-    #[error("packet pool: cannot {step} {bytes} bytes of {pages} memory: {source}")]
+    #[error("packet pool: cannot {step} {bytes} bytes of {pages} memory: {source}{advice}")]
     Memory {
         /// What was being done.
         step: &'static str,
@@ -88,6 +88,8 @@ pub enum PoolError {
         bytes: u64,
         /// Which pages.
         pages: &'static str,
+        /// What to do about it, if anything.
+        advice: String,
         /// The system's answer.
         source: std::io::Error,
     },
