@@ -69,39 +69,47 @@ fn programs_that_break_a_rule_are_refused() {
     }
 }
 
+/// Programs that are compiled together.
+const TOGETHER: u64 = 40;
+/// Packets that each program judges.
+const PACKETS: usize = 16;
+
 #[test]
 fn random_programs_give_one_verdict_on_every_engine() {
     let pcap = common::libpcap("comparison of random programs with libpcap's interpreter");
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(16) as u64;
-    let rounds = common::rounds(10_000, 1_000_000);
-    std::thread::scope(|scope| {
-        for thread in 0..threads {
-            scope.spawn(move || {
-                let engines = [common::fast_engine(), common::engine()];
-                for round in (thread..rounds).step_by(threads as usize) {
-                    // One in eight as the router compiles it, with all of Cranelift's rewriting.
-                    let engine = &engines[usize::from(!(round / threads).is_multiple_of(8))];
-                    one_random_program(engine, round, pcap);
-                }
-            });
+    let rounds = common::rounds(10_000, 1_000_000) / TOGETHER;
+    common::on_all_cpus(|thread, threads| {
+        let engines = [common::fast_engine(), common::engine()];
+        for round in (thread..rounds).step_by(threads as usize) {
+            // One in eight as the router compiles it, with all of Cranelift's rewriting.
+            let engine = &engines[usize::from(!(round / threads).is_multiple_of(8))];
+            random_programs(engine, round, pcap);
         }
     });
 }
 
-fn one_random_program(engine: &wasmtime::Engine, seed: u64, pcap: Option<&smpnet_bpf::pcap::Libpcap>) {
-    let mut random = Random(seed);
-    let max = if seed.is_multiple_of(50) { 500 } else { 24 };
-    let program = common::random_program(&mut random, max);
-    let packets: Vec<(Vec<u8>, u32)> = (0..24).map(|_| common::noise(&mut random)).collect();
-    let packets: Vec<Packet<'_>> = packets.iter().map(|(b, w)| (b.as_slice(), *w)).collect();
-    let wasm = WasmFilter::new(engine, &program).judge(&packets);
-    for (&(bytes, wirelen), wasm) in packets.iter().zip(wasm) {
-        let expected = program.run(bytes, wirelen);
-        let context = || format!("seed {seed}, packet {bytes:02x?}\n{}", smpnet_bpf::disasm(program.insns()));
-        assert_eq!(wasm, expected, "wasm differs from the interpreter: {}", context());
-        if let Some(pcap) = pcap.and_then(|p| p.bpf_filter(&program, bytes, wirelen)) {
-            assert_eq!(pcap, expected, "libpcap differs from the interpreter: {}", context());
+fn random_programs(engine: &wasmtime::Engine, round: u64, pcap: Option<&smpnet_bpf::pcap::Libpcap>) {
+    let mut random = Random(round);
+    let long = |i: u64| if i.is_multiple_of(40) { 500 } else { 24 };
+    let programs: Vec<Program> = (0..TOGETHER).map(|i| common::random_program(&mut random, long(i))).collect();
+    let mut batch = common::Batch::new(engine, &programs);
+    for (i, program) in programs.iter().enumerate() {
+        let packets: Vec<(Vec<u8>, u32)> = (0..PACKETS).map(|_| common::noise(&mut random)).collect();
+        let packets: Vec<Packet<'_>> = packets.iter().map(|(b, w)| (b.as_slice(), *w)).collect();
+        let wasm = batch.judge(i, &packets);
+        for (&(bytes, wirelen), wasm) in packets.iter().zip(wasm) {
+            let expected = program.run(bytes, wirelen);
+            let context = || format!("round {round}, packet {bytes:02x?}\n{}", smpnet_bpf::disasm(program.insns()));
+            assert_eq!(wasm, expected, "wasm differs from the interpreter: {}", context());
+            if let Some(pcap) = pcap.and_then(|p| p.bpf_filter(program, bytes, wirelen)) {
+                assert_eq!(pcap, expected, "libpcap differs from the interpreter: {}", context());
+            }
         }
+        // A packet in several cells.
+        let (bytes, wirelen) = packets[0];
+        let (a, b) = (random.below(bytes.len() as u64 + 1) as usize, random.below(bytes.len() as u64 + 1) as usize);
+        let pieces = [&bytes[..a.min(b)], &bytes[a.min(b)..a.max(b)], &bytes[a.max(b)..]];
+        assert_eq!(program.run_segments(&pieces, wirelen), program.run(bytes, wirelen), "round {round}");
     }
 }
 

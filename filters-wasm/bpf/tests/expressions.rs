@@ -138,6 +138,121 @@ fn optimised_and_unoptimised_libpcap_agree_on_whole_packets_on_both_engines() {
     }
 }
 
+/// Random expressions of the whole language: that of the subset, and what only libpcap knows.
+fn any_expression(random: &mut Random, depth: u32) -> String {
+    if depth > 0 && random.chance(2) {
+        let (left, right) = (any_expression(random, depth - 1), any_expression(random, depth - 1));
+        return match random.below(4) {
+            0 => format!("{left} and {right}"),
+            1 => format!("({left}) or ({right})"),
+            2 => format!("({left}) and not ({right})"),
+            _ => format!("not ({left} or {right})"),
+        };
+    }
+    if random.chance(3) {
+        return random_expression(random, true, 0);
+    }
+    let ports = |r: &mut Random, n: u64| {
+        let list: Vec<String> =
+            (0..n).map(|_| r.pick(&[80, 53, 443, 22, 123, 1024, 2047, 4500, 7, 9]).to_string()).collect();
+        list.join(" or ")
+    };
+    let n = 1 + random.below(24);
+    match random.below(16) {
+        0 => format!("{} dst port ({})", random.pick(&["tcp", "udp", "sctp"]), ports(random, n)),
+        1 => format!("src net 10.0.0.0/8 or src net 192.168.0.0/16 or dst net 10.0.{}.0/24", random.below(3)),
+        2 => format!("ip6 host 2001:db8::{}", 1 + random.below(3)),
+        3 => format!("ip6 {} net 2001:db8::/{}", random.pick(&["src", "dst"]), random.pick(&[32, 64, 126])),
+        4 => format!("tcp[tcpflags] & ({}) != 0", random.pick(&["tcp-syn", "tcp-ack|tcp-fin", "tcp-rst", "tcp-push"])),
+        5 => format!(
+            "ip[{}:{}] {} {}",
+            random.below(24),
+            random.pick(&[1, 2, 4]),
+            random.pick(&["=", ">", "<=", "!="]),
+            random.below(300)
+        ),
+        6 => format!("ether[{}] & {} = {}", random.below(40), random.pick(&[1, 0xf0, 0x0f]), random.below(8)),
+        7 => format!("icmp[icmptype] = {}", random.pick(&["icmp-echo", "icmp-echoreply", "icmp-unreach"])),
+        8 => format!("len {} {}", random.pick(&[">", "<", "=", ">="]), random.below(220)),
+        9 => format!(
+            "vlan {} and {}",
+            random.pick(&["", "5", "9"]),
+            random.pick(&["ip", "udp", "tcp port 80", "host 192.168.2.1"])
+        ),
+        10 => format!("mpls {}", random.pick(&["", "100", "1024"])),
+        11 => random
+            .pick(&[
+                "pppoes",
+                "pppoed",
+                "pppoes and ip",
+                "stp",
+                "ether multicast",
+                "ether broadcast",
+                "ip multicast",
+                "ip6 multicast",
+                "llc",
+            ])
+            .to_owned(),
+        12 => format!("(ip[2:2] - ((ip[0] & 0xf) << 2)) {} {}", random.pick(&[">", "="]), random.below(80)),
+        13 => format!("udp[{}:2] * 2 + {} > len / {}", random.below(8), random.below(100), 1 + random.below(5)),
+        14 => format!("ip proto {} or ip6 proto {}", random.pick(&[1, 2, 47, 50, 89]), random.pick(&[58, 6, 44, 0])),
+        _ => format!("ip[6:2] & 0x1fff {} 0", random.pick(&["=", "!="])),
+    }
+}
+
+#[test]
+fn expressions_of_libpcap_give_one_verdict_over_real_captures_on_every_engine() {
+    let Some(pcap) = common::libpcap("expressions of libpcap over captures") else { return };
+    // As captured, cut at a place that moves from frame to frame, and filled up.
+    let mut frames = common::captured_frames();
+    let whole = frames.len();
+    assert!(whole > 100);
+    let cut: Vec<_> =
+        frames.iter().enumerate().map(|(i, (b, w))| (b[..(i * 7) % (b.len() + 1)].to_vec(), *w)).collect();
+    let filled: Vec<_> = frames.iter().map(|(b, w)| ([b.as_slice(), &[0; 200]].concat(), *w)).collect();
+    let filled_from = frames.len() + cut.len();
+    frames.extend(cut);
+    frames.extend(filled);
+    let packets: Vec<common::Packet<'_>> = frames.iter().map(|(b, w)| (b.as_slice(), *w)).collect();
+
+    let compared = std::sync::atomic::AtomicU64::new(0);
+    let rounds = common::rounds(100, 10_000);
+    common::on_all_cpus(|thread, threads| {
+        let engine = common::engine();
+        for round in (thread..rounds).step_by(threads as usize) {
+            let mut random = Random(round);
+            let (mut texts, mut programs) = (Vec::new(), Vec::new());
+            for _ in 0..8 {
+                let text = any_expression(&mut random, 3);
+                let compile = |optimize| pcap.compile(&text, Dlt::En10mb, SNAPLEN, optimize);
+                // libpcap refuses what matches nothing, and programs of more than 512 instructions are refused here.
+                let (Ok(fast), Ok(plain)) = (compile(true), compile(false)) else { continue };
+                texts.push(text);
+                programs.extend([fast, plain]);
+            }
+            compared.fetch_add(texts.len() as u64, std::sync::atomic::Ordering::Relaxed);
+            let mut batch = common::Batch::new(&engine, &programs);
+            let mut results = Vec::new();
+            for (i, program) in programs.iter().enumerate() {
+                let text = &texts[i / 2];
+                let expected: Vec<u32> = packets.iter().map(|(p, w)| program.run(p, *w)).collect();
+                let wasm: Vec<u32> = packets.chunks(64).flat_map(|burst| batch.judge(i, burst)).collect();
+                assert_eq!(wasm, expected, "wasm: {text}\n{}", disasm(program.insns()));
+                for ((p, w), expected) in packets.iter().zip(&expected) {
+                    assert_eq!(pcap.bpf_filter(program, p, *w).unwrap_or(*expected), *expected, "libpcap: {text}");
+                }
+                results.push(expected);
+            }
+            for (pair, text) in results.chunks(2).zip(&texts) {
+                // Where a packet ends early the optimiser may have removed the load that would have ended the program.
+                assert_eq!(pair[0][filled_from..], pair[1][filled_from..], "optimised differs: {text}");
+            }
+        }
+    });
+    let compared = compared.into_inner();
+    assert!(compared > rounds * 4, "only {compared} of {} expressions could be compared", rounds * 8);
+}
+
 #[test]
 fn listings_are_those_of_libpcap() {
     let Some(pcap) = common::libpcap("comparison of listings with libpcap's bpf_image") else { return };

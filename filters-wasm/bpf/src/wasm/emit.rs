@@ -45,7 +45,7 @@ pub(super) fn filter(ops: &[Op], plan: &[Step], runs: &[Option<Run>]) -> Functio
     let vector = first_base + bases;
     let f = Function::new([(vector - DESC, ValType::I32), (1, ValType::V128)]);
     let mut e = Emitter { f, targets, next: 0, in_if: false, first_base, vector };
-    e.loop_start();
+    e.loop_start(ops.iter().any(|op| matches!(op, Op::LdLen | Op::LdxLen)));
     // A, X and the scratch words start at 0 for every packet; the ones that are never read cost nothing.
     for local in (A..SWAP).chain(M0..M0 + words) {
         e.constant(0);
@@ -72,7 +72,7 @@ struct Emitter {
 
 impl Emitter {
     /// From the start of the function to where the fields of a descriptor are in their locals.
-    fn loop_start(&mut self) {
+    fn loop_start(&mut self, wirelen: bool) {
         // n = min(n, slots), unsigned; nothing to do for 0.
         self.constant(IO_SLOTS);
         self.get(N);
@@ -91,6 +91,10 @@ impl Emitter {
         self.set(N);
         self.op(I::Loop(BlockType::Empty));
         for (offset, local) in [(0, OFF), (4, BUFLEN), (8, WIRELEN)] {
+            // A load may trap, so the engine keeps the ones that nobody needs.
+            if local == WIRELEN && !wirelen {
+                continue;
+            }
             self.get(DESC);
             self.op(I::I32Load(io_word(offset)));
             self.set(local);
