@@ -13,7 +13,8 @@ The two commands of smpnet, and the chores
   cargo xtask test [--quick | --long]
       formatting, lints, unit, doc, layout, loom, miri and end-to-end tests, and the demo; a table at the end
         --quick      without loom and miri
-        --long       and the fuzz targets, 30 seconds each, and ten minutes of full load with 20 swaps a second
+        --long       and a million random filter programs, the fuzz targets, 30 seconds each, and ten minutes of full
+                     load with 20 swaps a second
 
   cargo xtask soak [--json] [--seconds N]
       full load with 20 swaps a second (default 600 s): no packet lost, memory steady, every packet accounted for

@@ -26,7 +26,12 @@ pub fn run(args: &Args) -> Result<bool, String> {
     r.run("clippy", Judge::Status, with(cargo(), &lint));
     let (built, _) = r.run("build", Judge::Status, with(cargo(), &["build", "--workspace", "--release"]));
     let unit = ["test", "--workspace", "--exclude", "smpnet-e2e", "--release", "--no-fail-fast", "--", "--show-output"];
-    r.run("unit, doc and layout tests", Judge::Tests, with(cargo(), &unit));
+    let mut unit = with(cargo(), &unit);
+    if args.long {
+        // Property tests make more rounds.
+        unit.env("SMPNET_LONG", "1");
+    }
+    r.run("unit, doc and layout tests", Judge::Tests, unit);
     if args.quick {
         r.skip("loom", "--quick");
         r.skip("miri", "--quick");

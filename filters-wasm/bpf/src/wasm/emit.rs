@@ -133,8 +133,13 @@ impl Emitter {
                 self.next += 1;
             }
             if let Some(run) = &runs[i] {
-                self.guard(step.guard);
-                self.run(run, ops, plan);
+                match run.last_guard {
+                    Some(bytes) => self.guarded_run(i, run, bytes, ops, plan),
+                    None => {
+                        self.guard(step.guard);
+                        self.run(run, ops, plan);
+                    }
+                }
                 // Nobody jumps to the instructions in between.
                 i = run.last;
             } else if step.zero {

@@ -14,7 +14,7 @@
 //! bytes to keep or 0, is written at [`IO_RESULTS`]` + i * 4`.
 //!
 //! The module has no data segment, writes to no byte of memory 0, grows no memory and calls nothing: it is one function. Every load
-//! is checked against `buflen` (or, where the outcome does not matter, led to bytes that are there); with descriptors inside the pool it cannot trap.
+//! is checked against `buflen`; with descriptors inside the pool it cannot trap.
 
 mod emit;
 mod plan;

@@ -62,8 +62,8 @@ pub(super) struct Run {
     pub(super) last: usize,
     pub(super) bases: Vec<Base>,
     pub(super) tests: Vec<Test>,
-    /// The load of the last base is only inside the packet when it has this many bytes after X; when not, the result is
-    /// 0, which is what comes behind the run.
+    /// The load of the last base is only inside the packet when it has this many bytes after X. When not, the tests before
+    /// it decide, and what comes behind the run is 0 anyway; both ways of such a run end in a constant.
     pub(super) last_guard: Option<u32>,
     /// Where it goes when one of the tests says so.
     pub(super) exit: usize,
@@ -171,6 +171,7 @@ impl Node {
 
 fn find(ops: &[Op], plan: &[Step], used: &[bool], first: usize) -> Option<Run> {
     let place = |index| place(ops, plan, index);
+    let constant = |index| matches!(place(index), Place::Returns(_));
     let node = Node::read(ops, plan, first, None)?;
     // The way that the program text goes on is the way on.
     let leaves_when_taken = node.taken != node.branch + 1;
@@ -199,7 +200,9 @@ fn find(ops: &[Op], plan: &[Step], used: &[bool], first: usize) -> Option<Run> {
         }
         match node.guard {
             Guard { fixed: None, indexed: None } => {}
-            Guard { fixed: None, indexed } if place(next) == Place::Returns(0) => run.last_guard = indexed,
+            Guard { fixed: None, indexed } if place(next) == Place::Returns(0) && constant(exit) => {
+                run.last_guard = indexed;
+            }
             _ => break,
         }
         let known = run.bases.iter().position(|b| *b == node.base).filter(|_| run.last_guard.is_none());
@@ -215,7 +218,6 @@ fn find(ops: &[Op], plan: &[Step], used: &[bool], first: usize) -> Option<Run> {
         run.a = Some((base, node.mask));
         (run.last, run.next) = (node.branch, next);
     }
-    let constant = |at| matches!(place(at), Place::Returns(_));
     if !used[run.exit] && !used[run.next] {
         run.a = None;
     }

@@ -1,19 +1,23 @@
 //! Code for a run of tests: all conditions, or-ed, then one decision.
 
-use super::super::plan::Step;
+use super::super::plan::{Guard, Step};
 use super::super::runs::{Base, Compare, From, Place, Run, Test, place};
-use super::{A, BUFLEN, Emitter, OFF, X, swapped};
+use super::{A, BUFLEN, Emitter, MEM_POOL, OFF, X, swapped};
 use crate::insn::{Op, Size};
-use wasm_encoder::Instruction as I;
+use wasm_encoder::{BlockType, Instruction as I, MemArg};
 
 /// From so many constants on a value is compared with a vector of them at a time.
 const VECTOR_FROM: usize = 4;
 
 impl Emitter {
     pub(super) fn run(&mut self, run: &Run, ops: &[Op], plan: &[Step]) {
-        let guarded = run.last_guard.map(|bytes| (run.bases.len() - 1, bytes));
+        let words = words(run);
+        let alone = |i: &usize| !words.iter().any(|w| w.tests.contains(i));
         for (i, base) in run.bases.iter().enumerate() {
-            self.load_base(i, *base, guarded.filter(|(at, _)| *at == i).map(|(_, bytes)| bytes));
+            let tested = (0..run.tests.len()).filter(alone).any(|t| run.tests[t].base == i);
+            if tested || run.a.is_some_and(|(a, _)| a == i) {
+                self.load_base(i, *base);
+            }
         }
         if let Some((base, mask)) = run.a {
             self.masked(run, base, mask);
@@ -28,21 +32,43 @@ impl Emitter {
             (Some(exit), Some(next)) => {
                 self.constant(exit);
                 self.constant(next);
-                self.conditions(run);
+                self.conditions(run, &words);
                 self.op(I::Select);
                 self.leave();
             }
             _ => {
-                self.conditions(run);
+                self.conditions(run, &words);
                 self.branch_if(run.exit, plan);
                 self.jump(run.last, run.next, plan);
             }
         }
     }
 
-    /// Brings a value into its local. One that may lie outside of the packet is read near the packet's start instead,
-    /// where the plan has proved that there are bytes; what it is does not matter then.
-    fn load_base(&mut self, i: usize, base: Base, guard: Option<u32>) {
+    /// A run whose last load may leave the packet: together where the packet is long enough, else test by test. Both ways of
+    /// such a run end in a constant.
+    pub(super) fn guarded_run(&mut self, first: usize, run: &Run, bytes: u32, ops: &[Op], plan: &[Step]) {
+        let guard = plan[first].guard;
+        self.guard(Guard { indexed: None, ..guard });
+        self.get(X);
+        self.get(BUFLEN);
+        // The plan has proved that there are so many, so that this does not wrap.
+        self.constant(bytes.max(guard.indexed.unwrap_or(0)));
+        self.op(I::I32Sub);
+        self.op(I::I32LeU);
+        self.op(I::If(BlockType::Empty));
+        self.in_if = true;
+        self.run(run, ops, plan);
+        self.in_if = false;
+        self.op(I::End);
+        self.guard(Guard { fixed: None, ..guard });
+        for at in first..=run.last {
+            let guard = if at == first { Guard::default() } else { plan[at].guard };
+            self.step(at, ops[at], &Step { guard, ..plan[at] }, plan);
+        }
+    }
+
+    /// Brings a value into its local.
+    fn load_base(&mut self, i: usize, base: Base) {
         match base.from {
             From::A => self.get(A),
             From::Abs(size, k) => {
@@ -52,25 +78,11 @@ impl Emitter {
             From::Ind(size, k) => {
                 self.get(OFF);
                 self.get(X);
-                if let Some(bytes) = guard {
-                    self.constant(0);
-                    self.inside(bytes);
-                    self.op(I::Select);
-                }
                 self.op(I::I32Add);
                 self.load(size, k, base.raw);
             }
         }
         self.set(self.base(i));
-    }
-
-    /// 1 when the packet has this many bytes after X.
-    fn inside(&mut self, bytes: u32) {
-        self.get(X);
-        self.get(BUFLEN);
-        self.constant(bytes);
-        self.op(I::I32Sub);
-        self.op(I::I32LeU);
     }
 
     fn base(&self, i: usize) -> u32 {
@@ -87,20 +99,19 @@ impl Emitter {
     }
 
     /// Leaves on the stack what is not 0 when the run is left.
-    fn conditions(&mut self, run: &Run) {
+    fn conditions(&mut self, run: &Run, words: &[Word]) {
         let mut pieces = 0;
-        let last = run.bases.len() - 1;
+        for word in words {
+            self.word(word);
+            self.or(&mut pieces);
+        }
         for base in 0..run.bases.len() {
-            let tests: Vec<&Test> = run.tests.iter().filter(|t| t.base == base).collect();
+            let of_base = |t: &(usize, &Test)| t.1.base == base && !words.iter().any(|w| w.tests.contains(&t.0));
+            let tests: Vec<&Test> = run.tests.iter().enumerate().filter(of_base).map(|(_, t)| t).collect();
             let (lists, single): (Vec<&Test>, Vec<&Test>) = tests.iter().partition(|t| t.compare == Compare::Eq);
             let (lists, single) = if lists.len() < VECTOR_FROM { (vec![], tests) } else { (lists, single) };
             for test in single {
                 self.condition(run, test);
-                if let Some(bytes) = run.last_guard.filter(|_| base == last) {
-                    // Both are 0 or 1.
-                    self.inside(bytes);
-                    self.op(I::I32And);
-                }
                 self.or(&mut pieces);
             }
             if !lists.is_empty() {
@@ -117,6 +128,26 @@ impl Emitter {
         *pieces += 1;
     }
 
+    /// Not 0 when one of the tests of a word says so.
+    fn word(&mut self, word: &Word) {
+        let arg = MemArg { offset: u64::from(word.start), align: 0, memory_index: MEM_POOL };
+        self.get(OFF);
+        if word.bytes == 4 {
+            self.op(I::I32Load(arg));
+            self.constant(word.mask as u32);
+            self.op(I::I32And);
+            self.constant(word.value as u32);
+            self.op(I::I32Xor);
+        } else {
+            self.op(I::I64Load(arg));
+            self.op(I::I64Const(word.mask as i64));
+            self.op(I::I64And);
+            self.op(I::I64Const(word.value as i64));
+            self.op(I::I64Ne);
+        }
+    }
+
+    /// Not 0 when the test says so.
     fn condition(&mut self, run: &Run, test: &Test) {
         let raw = run.bases[test.base].raw;
         self.masked(run, test.base, test.mask);
@@ -125,10 +156,13 @@ impl Emitter {
             Some(Size::Half) if test.k > 0xffff => test.k,
             raw => in_order(test.k, raw),
         };
+        if test.compare == Compare::Ne && k == 0 {
+            return;
+        }
         self.constant(k);
         self.op(match test.compare {
             Compare::Eq => I::I32Eq,
-            Compare::Ne => I::I32Ne,
+            Compare::Ne => I::I32Xor,
             Compare::Gt => I::I32GtU,
             Compare::Le => I::I32LeU,
             Compare::Ge => I::I32GeU,
@@ -175,6 +209,68 @@ impl Emitter {
         self.vectors(right, short);
         self.op(I::V128Or);
     }
+}
+
+/// Fields that lie near each other and must all have their value: one load, one mask, one comparison.
+struct Word {
+    start: u32,
+    /// 4 or 8.
+    bytes: u32,
+    /// As the bytes stand in the packet, the first one lowest.
+    mask: u64,
+    value: u64,
+    /// Which tests of the run these are.
+    tests: Vec<usize>,
+}
+
+/// Finds fields to be compared together.
+fn words(run: &Run) -> Vec<Word> {
+    let mut fields: Vec<(u32, u32, usize)> = (0..run.tests.len())
+        .filter_map(|i| {
+            let (start, end) = field(run, &run.tests[i])?;
+            Some((start, end, i))
+        })
+        .collect();
+    fields.sort_unstable();
+    let mut words = Vec::new();
+    let mut rest = fields.as_slice();
+    while let [(start, _, _), ..] = *rest {
+        let n = rest.iter().take_while(|(_, end, _)| *end <= start.saturating_add(8)).count().max(1);
+        let (near, behind) = rest.split_at(n);
+        rest = behind;
+        let end = near.iter().fold(0, |end, f| f.1.max(end));
+        let bytes = if end - start <= 4 { 4 } else { 8 };
+        // The word ends with the last field, so that all of it is inside the packet.
+        if let (2.., Some(start)) = (n, end.checked_sub(bytes)) {
+            words.push(word(run, near, start, bytes));
+        }
+    }
+    words
+}
+
+fn word(run: &Run, fields: &[(u32, u32, usize)], start: u32, bytes: u32) -> Word {
+    let mut word = Word { start, bytes, mask: 0, value: 0, tests: Vec::new() };
+    for &(from, to, i) in fields {
+        let test = &run.tests[i];
+        let (mask, value) = (from..to).fold((0, 0), |(mask, value), at| {
+            let (down, up) = (8 * (to - 1 - at), 8 * (at - start));
+            (mask | u64::from(test.mask >> down & 0xff) << up, value | u64::from(test.k >> down & 0xff) << up)
+        });
+        // Tests that contradict each other cannot be one comparison: the second stays alone.
+        if word.mask & mask & (word.value ^ value) == 0 {
+            (word.mask, word.value) = (word.mask | mask, word.value | value);
+            word.tests.push(i);
+        }
+    }
+    word
+}
+
+/// The bytes of a test that can be part of a word: a field at a fixed place that must have one value.
+fn field(run: &Run, test: &Test) -> Option<(u32, u32)> {
+    let From::Abs(size, start) = run.bases[test.base].from else { return None };
+    let width = u32::MAX >> (32 - 8 * size.bytes());
+    let possible = test.compare == Compare::Ne && test.k & !(test.mask & width) == 0;
+    possible.then(|| (start, start + size.bytes()))
 }
 
 /// Whether a value has 16 bits at most.
