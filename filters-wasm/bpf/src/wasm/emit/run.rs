@@ -300,3 +300,42 @@ fn lanes(values: impl Iterator<Item = u32>, short: bool) -> i128 {
         all << bits | value
     }) as i128
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn differ(size: Size, at: u32, mask: u32, k: u32) -> (Base, Test) {
+        (Base { from: From::Abs(size, at), raw: None }, Test { base: 0, mask, compare: Compare::Ne, k })
+    }
+
+    fn words_of(tests: &[(Base, Test)]) -> Vec<(u32, u32, u64, u64, Vec<usize>)> {
+        let (bases, tests) = tests.iter().enumerate().map(|(i, (b, t))| (*b, Test { base: i, ..*t })).unzip();
+        let run = Run { last: 0, bases, tests, last_guard: None, exit: 0, next: 0, a: None };
+        words(&run).into_iter().map(|w| (w.start, w.bytes, w.mask, w.value, w.tests)).collect()
+    }
+
+    #[test]
+    fn fragment_offset_and_protocol_are_one_comparison() {
+        let all = u32::MAX;
+        let tests =
+            [differ(Size::Half, 12, all, 0x800), differ(Size::Byte, 23, all, 6), differ(Size::Half, 20, 0x1fff, 0)];
+        assert_eq!(words_of(&tests), [(20, 4, 0xff00_ff1f, 0x0600_0000, vec![2, 1])]);
+    }
+
+    #[test]
+    fn a_word_ends_where_its_last_field_ends() {
+        let tests = [differ(Size::Byte, 30, 0xff, 1), differ(Size::Byte, 35, 0xff, 2)];
+        assert_eq!(words_of(&tests), [(28, 8, 0xff00_0000_00ff_0000, 0x0200_0000_0001_0000, vec![0, 1])]);
+        let tests = [differ(Size::Byte, 0, 0xff, 1), differ(Size::Byte, 1, 0xff, 2)];
+        assert_eq!(words_of(&tests), [], "there are no four bytes before the end");
+    }
+
+    #[test]
+    fn tests_that_contradict_each_other_or_are_always_true_stay_alone() {
+        let tests = [differ(Size::Word, 4, u32::MAX, 1), differ(Size::Word, 4, u32::MAX, 2)];
+        assert_eq!(words_of(&tests)[0].4, [0]);
+        let tests = [differ(Size::Half, 4, u32::MAX, 0x1_0000), differ(Size::Half, 6, 0x0f, 0x10)];
+        assert_eq!(words_of(&tests), []);
+    }
+}
