@@ -1,6 +1,8 @@
 //! Guests: another Linux kernel as a peer.
 
+use std::mem::ManuallyDrop;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use smpnet_lab::{Guest, Host, Lab, Ping, Result, check, mac, run_tests, tests};
 
@@ -8,6 +10,7 @@ fn main() -> ExitCode {
     run_tests(&tests![
         a_guest_runs_scripts_and_tells_how_they_ended,
         a_guest_and_a_host_reach_each_other_over_a_cable,
+        a_guest_ends_with_the_thread_that_booted_it,
         a_module_that_no_kernel_has_skips_the_test,
     ])
 }
@@ -43,6 +46,24 @@ fn a_guest_and_a_host_reach_each_other_over_a_cable(lab: Lab) -> Result<()> {
     let neighbour = host.neighbour("tap0", [10, 0, 0, 2].into())?;
     check(neighbour.as_ref().is_some_and(|n| n.mac == Some(mac(1, 2))), || format!("{neighbour:?}"))?;
     peer.ok("ping -c 3 -i 0.1 10.0.0.1").map(drop)
+}
+
+fn a_guest_ends_with_the_thread_that_booted_it(lab: Lab) -> Result<()> {
+    let _ = lab;
+    // As when the process is killed: nobody drops the guest.
+    let booted = std::thread::spawn(|| Guest::new().boot().map(|peer| ManuallyDrop::new(peer).pid()));
+    let pid = booted.join().expect("booting does not panic")?;
+    let state = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().and_then(|s| s.trim().chars().next())
+    };
+    let deadline = Instant::now() + Duration::from_secs(5);
+    // Dead, and not yet waited for: its parent is this process.
+    while !matches!(state(), None | Some('Z')) {
+        check(Instant::now() < deadline, || format!("QEMU (process {pid}) is left over"))?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 fn a_module_that_no_kernel_has_skips_the_test(lab: Lab) -> Result<()> {

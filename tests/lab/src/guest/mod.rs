@@ -232,6 +232,11 @@ impl Peer {
         Ok(peer)
     }
 
+    /// QEMU's process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Runs a shell script as root in the guest and waits for its end.
     ///
     /// # Errors
