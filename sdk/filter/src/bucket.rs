@@ -4,15 +4,14 @@
 /// configuration needs no new buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenBucket {
-    /// Tokens, in millionths.
+    /// Tokens, in billionths.
     level: u64,
     /// When that was so, in nanoseconds.
     at: u64,
 }
 
-/// Parts of a token. Of these a nanosecond brings `rate / 1000`, so the level is exact for every rate of whole tokens when
-/// the time between two calls is a multiple of a microsecond, and never too high.
-const PARTS: u64 = 1_000_000;
+/// Parts of a token. Of these a nanosecond brings as many as the rate, so nothing is lost however often it is asked.
+const PARTS: u64 = 1_000_000_000;
 
 impl TokenBucket {
     /// A full bucket.
@@ -25,7 +24,7 @@ impl TokenBucket {
         TokenBucket { level, at }
     }
 
-    /// Millionths of tokens that it had when it was last asked, and when that was: what makes it anew elsewhere.
+    /// Billionths of tokens that it had when it was last asked, and when that was: what makes it anew elsewhere.
     pub fn parts(&self) -> (u64, u64) {
         (self.level, self.at)
     }
@@ -41,11 +40,11 @@ impl TokenBucket {
         there
     }
 
-    /// Millionths of tokens that it has by now.
+    /// Billionths of tokens that it has by now.
     pub fn level(&self, rate: u32, burst: u32, now_ns: u64) -> u64 {
         // A clock that went back brings nothing.
         let elapsed = now_ns.saturating_sub(self.at);
-        let brought = u128::from(elapsed) * u128::from(rate) / 1000;
+        let brought = u128::from(elapsed) * u128::from(rate);
         let full = u64::from(burst) * PARTS;
         u64::try_from(brought).map_or(full, |b| self.level.saturating_add(b)).min(full)
     }
@@ -74,6 +73,16 @@ mod tests {
         assert!(!bucket.is_full(2, 3, 100 * SECOND) && bucket.is_full(2, 3, 102 * SECOND));
     }
 
+    #[test]
+    fn a_source_that_never_stops_gets_its_rate() {
+        let (mut bucket, mut now, mut passed) = (TokenBucket::full(1, 0), 0, 0);
+        while now < 10 * SECOND {
+            passed += u32::from(bucket.take(3, 1, now));
+            now += 777;
+        }
+        assert_eq!(passed, 30);
+    }
+
     proptest! {
         #[test]
         fn no_more_pass_than_burst_and_rate_allow(
@@ -86,7 +95,7 @@ mod tests {
                 now += gap;
                 passed += u128::from(bucket.take(rate, burst, now));
             }
-            prop_assert!(passed <= u128::from(burst) + u128::from(rate) * u128::from(now) / u128::from(SECOND) + 1);
+            prop_assert!(passed <= u128::from(burst) + u128::from(rate) * u128::from(now) / u128::from(SECOND));
         }
     }
 }
