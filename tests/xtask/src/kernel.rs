@@ -29,8 +29,8 @@ pub fn provide(debian: bool) -> Result<(), String> {
         .ok_or_else(|| format!("{lacks}; apt knows neither {} nor {} (apt-get update)", NEWEST[0], NEWEST[1]))?;
     let cache = kernel_cache();
     println!("fetching {} into {} (27 MB, 106 MB unpacked; nothing is installed)", packages.join(" "), cache.display());
-    // A half-unpacked kernel must not be taken for a whole one.
-    let part = cache.join(format!("{name}.part-{}", std::process::id()));
+    // The dot keeps a half-unpacked kernel from being taken for a whole one.
+    let part = cache.join(format!(".{name}-{}", std::process::id()));
     let unpacked = fetch(&packages, &part).and_then(|()| {
         let to = cache.join(&name);
         fs::remove_dir_all(&to).ok();

@@ -10,7 +10,7 @@ use object::{Object, ObjectSection};
 use crate::error::{Context, LabError, Result};
 use crate::harness::skip;
 
-/// Where unpacked kernel packages lie, each in a folder of its own: `smpnet/linux` in the user's cache folder.
+/// Where unpacked kernel packages lie, each in a folder of its own (a dot before its name until it is whole): `smpnet/linux` in the user's cache folder.
 pub fn kernel_cache() -> PathBuf {
     let folder = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|h| h.join(".cache")));
@@ -39,13 +39,14 @@ impl Kernel {
         if std::env::consts::ARCH != "x86_64" {
             return Err(skip("guests are made on x86-64 only"));
         }
-        let mut roots: Vec<PathBuf> =
-            fs::read_dir(kernel_cache()).into_iter().flatten().flatten().map(|e| e.path()).collect();
-        roots.sort();
-        roots.reverse();
-        roots.push("/".into());
+        // What begins with a dot is being unpacked, or its unpacking was cut off.
+        let whole = |e: &fs::DirEntry| !e.file_name().to_string_lossy().starts_with('.');
+        let unpacked = fs::read_dir(kernel_cache()).into_iter().flatten().flatten().filter(whole);
+        let mut kernels: Vec<Kernel> = unpacked.flat_map(|e| kernels_in(&e.path())).collect();
+        kernels.sort_by_key(|k| std::cmp::Reverse(numbers(&k.release)));
+        kernels.extend(kernels_in(Path::new("/")));
         let mut lacks = String::new();
-        for kernel in roots.iter().flat_map(|r| kernels_in(r)) {
+        for kernel in kernels {
             let missing: Vec<&str> = modules.iter().copied().filter(|m| !kernel.has(m)).collect();
             if missing.is_empty() {
                 return Ok(kernel);
