@@ -97,6 +97,7 @@ impl<'a> Packet<'a> {
     }
 
     /// EtherType, and where its header begins in [`Packet::bytes`].
+    #[inline(always)]
     fn network(&self) -> Option<(u16, usize)> {
         match self.layer {
             Layer::Inet => Some((ether_type::IPV4, 0)),
@@ -150,9 +151,16 @@ impl<'a> Packet<'a> {
         }
     }
 
+    /// The transport header of this protocol. IPv4 is read in place, as most packets are, and the answer mostly no.
+    #[inline(always)]
     fn transport(&self, wanted: u8) -> Option<&'a [u8]> {
-        let ip = self.ip()?;
-        if ip.protocol() == wanted { ip.transport() } else { None }
+        let (kind, off) = self.network()?;
+        let bytes = self.bytes.get(off..)?;
+        match kind {
+            ether_type::IPV4 if *bytes.get(9)? == wanted => Ipv4::parse(bytes)?.transport(),
+            ether_type::IPV6 => transport_of_ipv6(bytes, wanted),
+            _ => None,
+        }
     }
 
     /// The TCP header, if it is TCP and no later fragment.
@@ -174,6 +182,12 @@ impl<'a> Packet<'a> {
     pub fn icmpv6(&self) -> Option<Icmp<'a>> {
         Icmp::parse(self.transport(protocol::ICMPV6)?)
     }
+}
+
+#[inline(never)]
+fn transport_of_ipv6(bytes: &[u8], wanted: u8) -> Option<&[u8]> {
+    let ip = Ipv6::parse(bytes)?;
+    if ip.protocol() == wanted { ip.transport() } else { None }
 }
 
 fn ip_header_len(ip: &Ip<'_>) -> usize {
