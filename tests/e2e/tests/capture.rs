@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         a_locked_listener_sends_what_its_write_filter_accepts_and_nothing_else_changes,
         packets_are_injected_out_of_an_interface_and_into_it,
         what_is_asked_wrongly_is_refused,
+        a_promiscuous_capture_hears_frames_to_other_stations,
         wireshark_captures_through_extcap;
         alone:
         a_reader_that_stands_still_loses_copies_and_no_packets,
@@ -474,6 +475,26 @@ fn what_is_asked_wrongly_is_refused(lab: Lab) -> Result<()> {
     check(listeners(&rig)?.is_empty(), || "a listener was left".into())?;
     let line = rig.router.json(&["sysctl", "net.bpf.maxbufsize"])?;
     check(line.to_string().contains("16777216"), || format!("{line}"))
+}
+
+fn a_promiscuous_capture_hears_frames_to_other_stations(lab: Lab) -> Result<()> {
+    let rig = Rig::start(lab, "")?;
+    let promisc = || Ok::<bool, LabError>(rig.router.ok(&["ifconfig", "left0"])?.contains("PROMISC"));
+    check(!promisc()?, || "left0 is promiscuous from the start".into())?;
+    let mut one = Running::capture(&rig, "one.pcapng", &["-i", "left0", "--promisc", "ether dst 02:00:00:00:00:77"])?;
+    let mut two = Running::capture(&rig, "two.pcapng", &["-i", "left0", "--promisc", "icmp"])?;
+    let wire = smpnet_lab::Capture::open(&rig.net.a, "eth0")?;
+    let frame = [&[2, 0, 0, 0, 0, 0x77, 2, 0, 0, 0, 1, 2, 0x08, 0][..], &[0; 46]].concat();
+    for _ in 0..5 {
+        wire.send(&frame)?;
+    }
+    rig.wait(&["netstat", "-d"], Duration::from_secs(2), |_| rig.drops("not_for_us").is_ok_and(|n| n >= 5))?;
+    one.interrupt()?;
+    check(bytes(&one.file, "")?.len() == 5, || "the frames to another station were not heard".into())?;
+    check(promisc()?, || "the other capture still needs it".into())?;
+    two.interrupt()?;
+    nobody_listens(&rig)?;
+    check(!promisc()?, || "left0 stays promiscuous".into())
 }
 
 fn wireshark_captures_through_extcap(lab: Lab) -> Result<()> {

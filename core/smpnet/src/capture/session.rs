@@ -35,6 +35,9 @@ pub struct Request {
     /// What is dropped, instead of what passes.
     #[serde(default)]
     pub drops: bool,
+    /// The interface is promiscuous meanwhile: frames to other stations are heard too.
+    #[serde(default)]
+    pub promisc: bool,
     /// Most bytes kept of a packet; 0 for all.
     #[serde(default)]
     pub snaplen: u32,
@@ -120,6 +123,7 @@ impl Capture {
             interface,
             dirs: request.direction,
             drops: request.drops,
+            promisc: request.promisc,
             snaplen,
             ring_bytes: request.buffer,
             filter,

@@ -106,6 +106,7 @@ pub fn schemas() -> Value {
         "CaptureRequest": request("What is to be captured.", &["interface"], json!({
             "interface": text("name, or `any`"), "filter": text("pcap-filter(7); empty for everything"),
             "direction": direction, "drops": flag("what is dropped, instead of what passes"),
+            "promisc": flag("the interface is promiscuous meanwhile"),
             "snaplen": number("most bytes kept of a packet; 0 for all"),
             "count": number("end after so many packets; 0 for never"),
             "buffer": number("bytes of the buffer on each CPU; 0 for the default"),
@@ -117,7 +118,7 @@ pub fn schemas() -> Value {
             "id": integer(), "pid": integer(), "uid": integer(), "command": {"type": "string"},
             "interface": text("name, or `any`"), "direction": direction, "drops": {"type": "boolean"},
             "link": {"type": "string", "enum": ["ether", "raw"]},
-            "filter": {"type": "string"}, "injects": {"type": "boolean"}, "write_filter": {"type": "string"},
+            "filter": {"type": "string"}, "promisc": {"type": "boolean"}, "injects": {"type": "boolean"}, "write_filter": {"type": "string"},
             "injected": {"$ref": "#/components/schemas/Injected"}, "snaplen": integer(), "locked": {"type": "boolean"},
             "generation": integer(), "delivered": integer(),
             "cpus": {"type": "array", "items": {"type": "object", "properties": counts(json!({

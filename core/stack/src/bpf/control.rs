@@ -26,10 +26,15 @@ impl Stack {
             )));
         }
         let ring = ring.max(RING_MIN) as usize;
+        let promisc = spec.interface.filter(|_| spec.promisc);
         let mut registry = self.bpf.registry();
         let id = registry.next;
         let (listener, rings) = Listener::new(id, self.workers(), ring, link, spec)
             .map_err(|e| StackError::Bpf(format!("no eventfd for a listener: {e}")))?;
+        if let Some(i) = promisc {
+            self.promisc_acquire(i)?;
+            listener.write().held = Some(i);
+        }
         registry.next += 1;
         let listener = Arc::new(listener);
         self.bpf.listeners.update(&self.domain, |old| {
@@ -54,6 +59,8 @@ impl Stack {
         self.bpf.recount();
         gone.closed.store(true, Ordering::Release);
         self.domain.perform();
+        let held = gone.write().held.take();
+        self.let_go(held);
         for (n, stat) in [Stat::Received, Stat::Dropped, Stat::Matched].into_iter().enumerate() {
             registry.past[n] += gone.sum(None, stat);
         }
@@ -94,8 +101,24 @@ impl Stack {
                 "listener {id} hears packets with another link header than that interface has; open another listener"
             )));
         }
+        let promisc = interface.filter(|_| listener.write().promisc);
+        if let Some(i) = promisc {
+            self.promisc_acquire(i)?;
+        }
         let change = |s: &mut super::listener::Settings| s.interface = interface;
-        listener.reset(&self.bpf, &self.domain, "its interface cannot be changed", change)
+        let done = listener.reset(&self.bpf, &self.domain, "its interface cannot be changed", change);
+        let old = if done.is_ok() { std::mem::replace(&mut listener.write().held, promisc) } else { promisc };
+        self.let_go(old);
+        done
+    }
+
+    /// An interface needs to be promiscuous for one listener less.
+    fn let_go(&self, interface: Option<IfIndex>) {
+        if let Some(i) = interface
+            && let Err(error) = self.promisc_release(i)
+        {
+            tracing::warn!(%error, "an interface stays promiscuous");
+        }
     }
 
     /// Received, dropped and captured, of all listeners that there ever were.

@@ -72,11 +72,6 @@ impl<'p> Frame<'p> {
         (self.tag.is_none() && self.made_up.is_none() && self.packet.hdr().nsegs <= 1).then(|| self.first())
     }
 
-    /// Byte offset of that piece in the packet pool.
-    pub(super) fn pool_offset(&self, cell_size: u32) -> u32 {
-        self.packet.cell() * cell_size + u32::from(self.packet.hdr().data_off) - self.before as u32
-    }
-
     /// The bytes of the first cell, with the link header.
     fn first(&self) -> &[u8] {
         let cell = self.packet.cell_bytes();

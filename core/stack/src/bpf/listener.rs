@@ -20,8 +20,6 @@ pub struct Seen<'a> {
     pub bytes: &'a [u8],
     /// Its length on the wire.
     pub wire_len: u32,
-    /// Where `bytes` begin in the packet pool; none when they are a copy.
-    pub pool_offset: Option<u32>,
 }
 
 /// Judges packets for a listener, and packets that are to be sent. Made for what packets of the listener begin with
@@ -60,6 +58,9 @@ pub struct ListenerSpec {
     pub dirs: Dirs,
     /// Hear what is dropped instead of what passes.
     pub drops: bool,
+    /// Keep the interface promiscuous while it listens, so that it hears frames to other stations too (BIOCPROMISC). Of no
+    /// effect on all interfaces.
+    pub promisc: bool,
     /// Most bytes kept of a packet, 1 to 262,144.
     pub snaplen: u32,
     /// Bytes of each CPU's ring; 0 for the default (4 MiB or `net.bpf.maxbufsize`). Rounded up to a power of two.
@@ -157,6 +158,10 @@ pub(super) struct Write {
     pub injects: bool,
     pub filter: Option<WriteFilter>,
     pub injected: Injected,
+    /// Its interface is to be promiscuous.
+    pub promisc: bool,
+    /// The interface that is kept promiscuous for it.
+    pub held: Option<IfIndex>,
 }
 
 /// What became of packets that were to be sent through a listener.
@@ -207,6 +212,8 @@ pub struct ListenerStatus {
     pub drops: bool,
     /// Its filter; empty for everything.
     pub filter: String,
+    /// It keeps its interface promiscuous.
+    pub promisc: bool,
     /// It may send packets.
     pub injects: bool,
     /// The filter for what it sends; empty for none.
@@ -268,7 +275,7 @@ impl Listener {
             delivered: AtomicU64::new(0),
             ended: Mutex::new(None),
             closed: AtomicBool::new(false),
-            write: Mutex::default(),
+            write: Mutex::new(Write { promisc: spec.promisc, ..Write::default() }),
             epoch: real.wrapping_sub(now_ns()),
         };
         Ok((listener, readers))
@@ -331,6 +338,7 @@ impl Listener {
             direction: settings.dirs,
             drops: settings.drops,
             filter: text(&settings.filter),
+            promisc: write.held.is_some(),
             injects: write.injects,
             write_filter: text(&write.filter),
             injected: write.injected,

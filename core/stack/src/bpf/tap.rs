@@ -144,20 +144,19 @@ fn copy(slot: &mut Slot, frame: &Frame<'_>, n: usize) {
 /// What the filter keeps of each packet: those in one piece in one call, the others one by one.
 fn judge(at: &At<'_>, settings: &Settings, slot: &mut Slot, frames: &[Frame<'_>], keep: &mut [u32; MAX]) {
     let Some(filter) = &settings.filter else { return };
-    let cell_size = at.pool.cell_size() as u32;
-    let empty = Seen { bytes: &[], wire_len: 0, pool_offset: None };
+    let empty = Seen { bytes: &[], wire_len: 0 };
     let (mut seen, mut which, mut n) = ([empty; MAX], [0u8; MAX], 0);
     for (i, frame) in frames.iter().enumerate() {
         let wire_len = frame.wire_len();
         match frame.whole() {
             Some(bytes) => {
-                seen[n] = Seen { bytes, wire_len, pool_offset: Some(frame.pool_offset(cell_size)) };
+                seen[n] = Seen { bytes, wire_len };
                 which[n] = i as u8;
                 n += 1;
             }
             None => {
                 let got = frame.gather(&mut slot.gather);
-                let one = Seen { bytes: &slot.gather[..got], wire_len, pool_offset: None };
+                let one = Seen { bytes: &slot.gather[..got], wire_len };
                 filter.judge(at.cpu, &[one], &mut keep[i..=i]);
             }
         }

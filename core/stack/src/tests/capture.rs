@@ -47,6 +47,7 @@ fn spec(interface: Option<IfIndex>, dirs: Dirs) -> ListenerSpec {
         interface,
         dirs,
         drops: false,
+        promisc: false,
         snaplen: 262_144,
         ring_bytes: 0,
         filter: None,

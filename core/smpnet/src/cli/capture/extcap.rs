@@ -63,6 +63,9 @@ pub struct ExtcapArgs {
     /// With --capture: what is dropped, instead of what passes
     #[arg(long)]
     drops: bool,
+    /// With --capture: frames to other stations too
+    #[arg(long)]
+    promisc: bool,
     /// With --capture: keep at most so many bytes of a packet
     #[arg(long, value_name = "SNAPLEN", default_value_t = 0, hide_default_value = true)]
     snaplen: u32,
@@ -112,7 +115,8 @@ value {arg=0}{value=both}{display=In and out}{default=true}
 value {arg=0}{value=in}{display=In}{default=false}
 value {arg=0}{value=out}{display=Out}{default=false}
 arg {number=1}{call=--drops}{display=Dropped packets}{type=boolflag}{tooltip=Capture what smpnet drops, and why, instead of what passes}
-arg {number=2}{call=--snaplen}{display=Snapshot length}{type=unsigned}{range=0,262144}{default=0}{tooltip=Most bytes of a packet; 0 for all}";
+arg {number=2}{call=--snaplen}{display=Snapshot length}{type=unsigned}{range=0,262144}{default=0}{tooltip=Most bytes of a packet; 0 for all}
+arg {number=3}{call=--promisc}{display=Promiscuous}{type=boolflag}{tooltip=Frames to other stations too}";
 
 /// Every interface; none without a daemon, which is no error to Wireshark.
 fn interfaces(cx: &Context) -> (String, Value) {
@@ -152,6 +156,7 @@ fn capture(cx: &Context, args: &ExtcapArgs, interface: &str, filter: &str, fifo:
         direction: args.direction.clone(),
         ring: None,
         drops: args.drops,
+        promisc: args.promisc,
         buffer: None,
         write_filter: None,
         lock: false,

@@ -78,7 +78,12 @@ pub fn list(cx: &Context, _: &ListArgs) -> Result<Output, Failure> {
     for l in all.items() {
         let mut flags = Vec::new();
         flags.push(if l.flag("drops") { "drops" } else { l.text("direction") });
-        flags.extend([("locked", "locked"), ("injects", "injects")].iter().filter(|(k, _)| l.flag(k)).map(|(_, w)| *w));
+        flags.extend(
+            [("locked", "locked"), ("injects", "injects"), ("promisc", "promisc")]
+                .iter()
+                .filter(|(k, _)| l.flag(k))
+                .map(|(_, w)| *w),
+        );
         let head = [
             l.number("id").to_string(),
             format!("{}/{}", l.number("pid"), l.number("uid")),

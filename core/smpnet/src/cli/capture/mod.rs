@@ -61,6 +61,9 @@ pub struct CaptureArgs {
     /// Capture what is dropped, with the reason and the filter, instead of what passes
     #[arg(long)]
     drops: bool,
+    /// Keep the interface promiscuous meanwhile: hear frames to other stations too
+    #[arg(long)]
+    promisc: bool,
     /// Buffer on each CPU, in bytes (K, M)
     #[arg(short = 'B', long = "buffer", value_name = "SIZE", value_parser = files::size)]
     buffer: Option<u64>,
@@ -82,6 +85,7 @@ impl CaptureArgs {
             "filter": self.expr.join(" "),
             "direction": self.direction,
             "drops": self.drops,
+            "promisc": self.promisc,
             "snaplen": self.snaplen,
             "count": self.count,
             "buffer": self.buffer.unwrap_or(0),
