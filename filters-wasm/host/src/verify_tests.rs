@@ -79,11 +79,21 @@ fn instructions_beyond_integers_are_refused() {
         ("(i32.atomic.load $io (i32.const 0))", "I32AtomicLoad"),
         ("(i32.atomic.rmw.add $pool (i32.const 0) (i32.const 1))", "I32AtomicRmwAdd"),
         ("(i32.atomic.store $pool (i32.const 0) (i32.const 1)) (i32.const 0)", "I32AtomicStore"),
-        ("(v128.store $pool (i32.const 0) (v128.const i64x2 0 0)) (i32.const 0)", "V128Const"),
+        ("(v128.store $pool (i32.const 0) (v128.const i64x2 0 0)) (i32.const 0)", "V128Store"),
+        ("(i32x4.extract_lane 0 (v128.const i64x2 0 0))", "I32x4ExtractLane"),
         ("(return_call 0 (i32.const 0) (i32.const 0) (i32.const 0))", "ReturnCall"),
         ("(ref.is_null (ref.null func))", "RefNull"),
     ] {
         assert_eq!(prog(text), Err(VerifyError::Operator { function: 0, op: op.into() }), "{text}");
+    }
+}
+
+#[test]
+fn values_are_compared_with_vectors_of_constants() {
+    for lanes in ["i32x4", "i16x8"] {
+        let vector = "(v128.const i64x2 1 2)";
+        let equal = format!("({lanes}.eq (v128.and ({lanes}.splat (local.get $off)) {vector}) {vector})");
+        assert_eq!(prog(&format!("(v128.any_true (v128.or {equal} {equal}))")), Ok(()));
     }
 }
 

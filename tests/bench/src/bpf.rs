@@ -93,7 +93,6 @@ fn measure(case: &Case, passes: u32) -> Result<Vec<Figure>, Box<dyn Error>> {
         if let Ok(kernel) = &kernel {
             let (whole, empty) = kernel.ns(&desk.frames)?;
             ns.kernel.push(whole - empty);
-            ns.wasm_alike.push(desk.alike(&wasm));
             ns.kernel_gross.push(whole);
         }
     }
@@ -108,22 +107,20 @@ fn measure(case: &Case, passes: u32) -> Result<Vec<Figure>, Box<dyn Error>> {
         note,
         ..Figure::default()
     };
-    let (wasm, wasm_alike) = (median(ns.wasm), median(ns.wasm_alike));
-    let compare = |ours: Option<f64>, engine: &str, peer: &str, (peer_ns, note): (Option<f64>, _), most: f64| Figure {
+    let wasm = median(ns.wasm);
+    let against = |peer: &str, (peer_ns, note): (Option<f64>, Option<String>), most: f64| Figure {
         peer: Some(peer.into()),
         peer_ns_per_packet: peer_ns,
         budget_ratio: Some(most),
-        met: ours.zip(peer_ns).map(|(ours, peer)| ours <= peer * most),
-        ..alone(engine, (ours, note))
+        met: wasm.zip(peer_ns).map(|(ours, theirs)| ours <= theirs * most),
+        ..alone("WebAssembly", (wasm, note))
     };
-    let against =
-        |peer: &str, theirs: (Option<f64>, Option<String>), most: f64| compare(wasm, "WebAssembly", peer, theirs, most);
     Ok(vec![
         against("native Rust", (median(ns.native), None), AGAINST_NATIVE),
         against("kernel JIT", kernel_gross, AGAINST_KERNEL),
-        compare(wasm_alike, "WebAssembly, equal frames", "kernel JIT less an empty program", kernel, AGAINST_KERNEL),
         against("libpcap", libpcap, AGAINST_LIBPCAP),
         alone("interpreter", (median(ns.interpreter), None)),
+        alone("kernel JIT, less an empty program", kernel),
     ])
 }
 
@@ -137,8 +134,6 @@ struct Times {
     /// The program alone, and with the kernel's loop around it.
     kernel: Vec<f64>,
     kernel_gross: Vec<f64>,
-    /// WebAssembly over bursts of equal frames, as the kernel's test runs are.
-    wasm_alike: Vec<f64>,
 }
 
 fn median(mut times: Vec<f64>) -> Option<f64> {
@@ -247,19 +242,6 @@ impl Desk {
         self.bursts(passes, |cx, cells, verdicts| {
             head.run(cx, cells, verdicts);
         })
-    }
-
-    /// Nanoseconds per packet through a head of bursts of equal frames, of the frames that the kernel runs.
-    fn alike(&mut self, head: &PfilHead) -> f64 {
-        let frames = self.frames.clone();
-        let alike = |frame: &Vec<u8>| std::iter::repeat_n(frame.clone(), 4 * BURST).collect::<Vec<_>>();
-        let times = frames[..KERNEL_FRAMES].iter().step_by(8).map(|frame| {
-            self.frames = alike(frame);
-            self.through(head, 1)
-        });
-        let mean = times.sum::<f64>() / (KERNEL_FRAMES / 8) as f64;
-        self.frames = frames;
-        mean
     }
 
     /// Checks that all engines say the same of every frame: only then do their times compare.
