@@ -41,7 +41,7 @@
 //! | [`import::EXACT`] | `(table, keys, stride, n, out: i32) -> i32` | looks up `n` keys; needs `tables` |
 //! | [`import::PREFIX`] | `(table, keys, n, out: i32) -> i32` | the longest prefixes of `n` addresses; needs `tables` |
 //!
-//! Look-ups are for many keys at once, as a call out of a module costs several nanoseconds. An exact key is a `u16` length and as
+//! Look-ups are for many keys at once (at most [`LOOKUPS_MAX`]), as a call out of a module costs several nanoseconds. An exact key is a `u16` length and as
 //! many bytes (at most [`KEY_MAX`]), one key every `stride` bytes; an address is 4 bytes (`ipv4` tables) or 16 (`ipv6`) in
 //! network order, one after the other. `out` takes a `u32` for each: the value, or [`ABSENT`]. The result is how many were there.
 //!
@@ -86,6 +86,8 @@ pub const COUNTERS_MAX: u32 = 32;
 pub const TABLES_MAX: u32 = 16;
 /// Most bytes of an exact key.
 pub const KEY_MAX: u32 = 255;
+/// Most keys in one look-up; more end the call with a fault.
+pub const LOOKUPS_MAX: u32 = 1024;
 /// Most bytes of a log line; the rest is cut off.
 pub const LOG_MAX: u32 = 256;
 /// Most bytes of state that pass from one generation to the next.

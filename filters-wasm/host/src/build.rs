@@ -1,7 +1,8 @@
 //! From an operator's words to compiled code.
 
-use crate::version::Artefact;
-use crate::{FilterError, GeneratedEngine, Layer, Source, WasmError};
+use crate::engines::Engines;
+use crate::version::{Artefact, Code};
+use crate::{FilterError, Layer, ModuleSpec, Source, WasmError};
 use sha2::{Digest, Sha256};
 use smpnet_bpf::{CompileOptions, Program, compile_expr, compile_wasm};
 use std::fmt::Write;
@@ -10,11 +11,15 @@ use std::time::SystemTime;
 
 /// Compiles a filter's code.
 pub(crate) fn build(
-    engine: &GeneratedEngine,
+    engines: &Engines,
     name: &str,
     source: &Source,
     layer: Layer,
 ) -> Result<Arc<Artefact>, FilterError> {
+    if let Source::Module(spec) = source {
+        return module(engines, name, spec);
+    }
+    let engine = engines.generated(name)?;
     let options = CompileOptions { pool_pages: engine.pool_pages() };
     let (program, text) = match source {
         Source::Expr(text) => {
@@ -26,24 +31,48 @@ pub(crate) fn build(
         Source::Program(program) => {
             (Some(program.clone()), format!("program of {} instructions", program.insns().len()))
         }
-        Source::Wasm(bytes) => (None, format!("generated module of {} bytes", bytes.len())),
+        Source::Generated(wasm) => (None, format!("generated module of {} bytes", wasm.0.len())),
+        Source::Module(_) => (None, String::new()),
     };
     let compiled;
     let wasm = match (&program, source) {
-        (None, Source::Wasm(bytes)) => bytes,
+        (None, Source::Generated(wasm)) => &wasm.0,
         (program, _) => {
             compiled = program.as_ref().map_or(Vec::new(), |p| compile_wasm(p, &options));
             &compiled
         }
     };
     let module = engine.compile(wasm).map_err(|e| wasm_error(name, e))?;
-    let sha256 = Sha256::digest(wasm).iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
+    let sha256 = sha256(wasm);
+    let code = Code::Generated(module);
     let reach = program.as_ref().map_or(usize::MAX, reach);
     let created = SystemTime::now();
-    Ok(Arc::new(Artefact { module, program, reach, text, sha256, wasm_bytes: wasm.len(), created }))
+    Ok(Arc::new(Artefact { code, program, reach, text, sha256, wasm_bytes: wasm.len(), created }))
+}
+
+/// A module of somebody else.
+fn module(engines: &Engines, name: &str, spec: &ModuleSpec) -> Result<Arc<Artefact>, FilterError> {
+    let engine = engines.guest(name)?;
+    let code = engine.compile(spec, engines.cache().as_deref()).map_err(|e| wasm_error(name, e))?;
+    let manifest = &code.info.manifest;
+    let version = manifest.version.as_ref().map(|v| format!(" {v}")).unwrap_or_default();
+    Ok(Arc::new(Artefact {
+        text: format!("module {}{version}", manifest.name),
+        code: Code::Guest(Box::new(code)),
+        program: None,
+        reach: usize::MAX,
+        sha256: sha256(&spec.wasm),
+        wasm_bytes: spec.wasm.len(),
+        created: SystemTime::now(),
+    }))
+}
+
+/// In hexadecimal.
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// How many bytes of a packet a program may look at.

@@ -1,6 +1,8 @@
 //! What can go wrong with the engine and with a filter.
 
 use crate::VerifyError;
+use crate::guest::ModuleError;
+use crate::tables::TableError;
 
 /// Why a module could not be made ready to run.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +30,9 @@ pub enum WasmError {
     /// The module breaks the contract of generated modules.
     #[error("not a module that smpnet generates: {0}")]
     Verify(#[from] VerifyError),
+    /// The module does not keep the filter ABI, or asks for what it may not have.
+    #[error(transparent)]
+    Module(#[from] ModuleError),
     /// wasmtime refused: the engine's configuration, or a module that passed the verifier.
     #[error("wasmtime: {what}: {reason}")]
     Engine {
@@ -41,6 +46,15 @@ pub enum WasmError {
 impl WasmError {
     pub(crate) fn engine(what: &'static str, error: &wasmtime::Error) -> Self {
         WasmError::Engine { what, reason: one_line(&format!("{error:#}")) }
+    }
+}
+
+/// " (did you mean x?)" for the name that is nearest to a wrong one, or nothing.
+pub(crate) fn nearest(wrong: &str, names: &[&str]) -> String {
+    let near = names.iter().map(|n| (strsim::damerau_levenshtein(wrong, n), n)).min();
+    match near {
+        Some((distance, name)) if distance <= wrong.len().div_ceil(3).max(1) => format!(" (did you mean {name}?)"),
+        _ => String::new(),
     }
 }
 
@@ -78,6 +92,12 @@ pub enum FilterError {
         /// Why.
         source: WasmError,
     },
+    /// A change of tables was refused.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// There is no shadow.
+    #[error("filter {0} has no shadow: load one first")]
+    NoShadow(String),
     /// There is no generation to go back to.
     #[error("filter {0} has no previous generation")]
     NoPrevious(String),

@@ -1,7 +1,7 @@
 //! What a packet costs; printed with `--nocapture`. The figures that the project claims come from `smpnet-bench`.
 
-use crate::testrouter::{TestRouter, udp};
-use crate::{Action, FilterManager, FilterSpec, Source};
+use crate::testrouter::{TestRouter, asked, udp};
+use crate::{Action, FilterManager, FilterSpec, Layer, Source};
 use smpnet_abi::BURST_MAX;
 use smpnet_bpf::{Dlt, compile_expr};
 use std::hint::black_box;
@@ -35,7 +35,7 @@ fn compiled_code_beats_the_interpreter() {
     let wasm = best(|| {
         verdicts.fill(0);
         // SAFETY: the only thread that judges.
-        unsafe { filter.judge(0, black_box(&cells), black_box(&mut verdicts)) };
+        unsafe { filter.judge(&asked(Layer::Inet, 0), black_box(&cells), black_box(&mut verdicts)) };
     });
     assert_eq!(verdicts.iter().sum::<u32>(), 32);
 

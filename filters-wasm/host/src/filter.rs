@@ -1,15 +1,16 @@
 //! A filter on its hook: judges bursts with the worker's instance of the generation in force.
 
+use crate::cells::Cells;
 use crate::engine::{Descriptor, FilterInstance};
-use crate::slot::{Local, Slot};
+use crate::slot::{Instance, Local, News, Note, Prepared, Slot};
 use crate::supervisor::Bell;
 use crate::version::{CpuStats, FilterVersion};
-use crate::{Action, AttachPoint, OnFault};
+use crate::{Action, AttachPoint, FaultLimit, FilterSpec, OnFault};
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use smpnet_abi::{BURST_MAX, CELL_NONE, Cell, PktHdr, PoolDesc, verdict};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 /// One in so many bursts has its time taken.
@@ -19,6 +20,9 @@ const BURST: usize = BURST_MAX as usize;
 // The verdict of a packet is computed, not chosen: see `settle`.
 const _: () = assert!(verdict::PASS == 0 && verdict::DROP == 1);
 
+#[path = "ask.rs"]
+mod ask;
+
 /// A loaded filter: what a pfil hook calls.
 ///
 /// A burst is judged wholly by one generation. On the packet path there is no lock, allocation, system call or shared
@@ -27,17 +31,33 @@ pub struct Filter {
     name: String,
     place: AttachPoint,
     on_fault: OnFault,
-    pool: PoolDesc,
+    faults: FaultLimit,
+    pool: Cells,
+    /// Some generation may change packets.
+    edits: AtomicBool,
     published: Arc<ArcSwap<FilterVersion>>,
     slots: Box<[CachePadded<Slot>]>,
     bell: Arc<Bell>,
 }
 
+/// Where and by whom a filter is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// Index of the worker that asks.
+    pub worker: usize,
+    /// Whether the packets go out.
+    pub out: bool,
+    /// The interface.
+    pub ifindex: u32,
+    /// What the packets begin with: a value of `smpnet_filter_abi::layer`.
+    pub layer: u32,
+    /// The worker's clock, in nanoseconds.
+    pub now_ns: u64,
+}
+
 impl Filter {
     pub(crate) fn new(
-        name: String,
-        place: AttachPoint,
-        on_fault: OnFault,
+        spec: &FilterSpec,
         pool: PoolDesc,
         first: Arc<FilterVersion>,
         workers: usize,
@@ -45,7 +65,19 @@ impl Filter {
     ) -> Self {
         let published = Arc::new(ArcSwap::new(first));
         let slots = (0..workers).map(|_| CachePadded::new(Slot::new(&published))).collect();
-        Filter { name, place, on_fault, pool, published, slots, bell }
+        let (name, place, on_fault, faults) = (spec.name.clone(), spec.place(), spec.on_fault, spec.faults);
+        let edits = AtomicBool::new(false);
+        Filter { name, place, on_fault, faults, pool: Cells(pool), edits, published, slots, bell }
+    }
+
+    /// Whether it may change packets.
+    pub(crate) fn edits(&self) -> bool {
+        self.edits.load(Relaxed)
+    }
+
+    /// It may from now on. True when it might not before, so that its hooks are to be told.
+    pub(crate) fn begins_to_edit(&self) -> bool {
+        !self.edits.swap(true, Relaxed)
     }
 
     /// Name of the filter.
@@ -62,8 +94,12 @@ impl Filter {
         self.on_fault
     }
 
+    pub(crate) fn faults(&self) -> FaultLimit {
+        self.faults
+    }
+
     pub(crate) fn pool_base(&self) -> *mut u8 {
-        self.pool.base
+        self.pool.0.base
     }
 
     pub(crate) fn published(&self) -> &ArcSwap<FilterVersion> {
@@ -77,37 +113,55 @@ impl Filter {
     /// Judges packets that the calling worker owns: the verdict of each whose verdict is PASS at the call.
     ///
     /// # Safety
-    /// The caller is worker `worker`: no other thread calls with the same index at the same time. It owns the packets,
+    /// The caller is worker `asked.worker`: no other thread calls with the same index at the same time. It owns the packets,
     /// whose cells are well-formed.
     ///
     /// # Panics
     /// When `cells` and `verdicts` differ in length.
-    pub unsafe fn judge(&self, worker: usize, cells: &[Cell], verdicts: &mut [u32]) {
+    pub unsafe fn judge(&self, asked: &Asked, cells: &[Cell], verdicts: &mut [u32]) {
         assert_eq!(cells.len(), verdicts.len());
-        let Some(slot) = self.slots.get(worker) else {
+        let Some(slot) = self.slots.get(asked.worker) else {
             return self.judge_stranger(cells, verdicts);
         };
         // SAFETY: the caller vouches for being alone with this index, and nothing below comes back here.
-        let Local { published, current, gather, bursts } = unsafe { slot.local() };
+        let Local { published, current, shadow, shadow_seen, gather, bursts } = unsafe { slot.local() };
         for (cells, verdicts) in cells.chunks(BURST).zip(verdicts.chunks_mut(BURST)) {
             let latest = published.load();
-            if current.as_ref().is_none_or(|c| c.version.generation < latest.generation) {
+            if current.as_ref().is_none_or(|c| c.version.generation < latest.generation || c.broken) {
                 slot.adopt(current);
             }
-            // An instance lies in the mailbox before its generation is published. Without one the control thread is just
-            // taking back what this worker was too late to take, and the interpreter judges the burst.
-            let (version, instance) = match current {
-                Some(c) if c.version.generation >= latest.generation => (&c.version, Some(&mut c.instance)),
-                _ => (latest, None),
-            };
             *bursts += 1;
             let began = (*bursts % SAMPLE == 0).then(Instant::now);
-            let stats = &version.stats[worker];
-            let tally = match instance {
-                _ if version.quarantined.load(Relaxed) => self.by_policy(cells, verdicts),
-                Some(instance) => self.by_instance(version, instance, stats, gather, cells, verdicts),
-                None => self.by_interpreter(version, gather, cells, verdicts),
+            slot.door.look(shadow_seen, shadow);
+            let shadowed =
+                shadow.as_deref_mut().is_some_and(|unit| self.ask_shadow(unit, asked, gather, cells, verdicts));
+            let (version, tally) = match current.as_deref_mut() {
+                Some(c) if c.version.generation >= latest.generation => {
+                    let Prepared { version, instance, broken } = c;
+                    let stats = &version.stats[asked.worker];
+                    let tally = match instance {
+                        _ if *broken || version.quarantined.load(Relaxed) => self.by_policy(cells, verdicts),
+                        Instance::Generated(i) => self.by_instance(version, i, stats, gather, cells, verdicts),
+                        Instance::Guest { guest, .. } => match self.by_guest(version, guest, asked, cells, verdicts) {
+                            Ok(tally) => tally,
+                            Err((fault, tally)) => {
+                                *broken = true;
+                                stats.faults.add(1);
+                                slot.tell(Note { generation: version.generation, news: News::Fault(*fault) });
+                                self.bell.ring();
+                                tally
+                            }
+                        },
+                    };
+                    (&*version, tally)
+                }
+                // Cannot be: an instance lies in the mailbox before its generation is published.
+                _ => (latest, self.by_interpreter(latest, gather, cells, verdicts)),
             };
+            if shadowed && let Some(unit) = shadow {
+                self.compare(unit, asked, gather, cells, verdicts);
+            }
+            let stats = &version.stats[asked.worker];
             tally.count(stats);
             if let Some(began) = began {
                 stats.sampled_packets.add(tally.packets);
@@ -156,7 +210,7 @@ impl Filter {
         }
         tally.bytes += bytes;
         if let Err(trap) = instance.run(n) {
-            if version.fault(stats, &trap) {
+            if version.fault(stats, &trap, self.fault_max()) {
                 self.bell.ring();
             }
             usual(odd, verdicts).for_each(|verdict| self.policy(verdict, &mut tally));
@@ -187,7 +241,7 @@ impl Filter {
         cells: &[Cell],
         verdicts: &[u32],
     ) -> Option<u64> {
-        let (count, size, base) = (self.pool.cells, self.pool.cell_size, self.pool.base);
+        let (count, size, base) = (self.pool.0.cells, self.pool.0.cell_size, self.pool.0.base);
         let inside = cells.iter().fold(true, |all, &cell| all & (cell < count));
         let passing = verdicts.iter().fold(verdict::PASS, |all, &v| all | v) == verdict::PASS;
         if !(inside && passing) {
@@ -219,10 +273,10 @@ impl Filter {
     ) -> (u64, usize, u64) {
         let (mut odd, mut n, mut bytes) = (0u64, 0, 0u64);
         for (i, (&cell, &verdict)) in cells.iter().zip(verdicts).enumerate() {
-            match self.header(cell) {
+            match self.pool.header(cell) {
                 Some(h) if verdict == verdict::PASS && (h.next == CELL_NONE || !whole) => {
                     descriptors[n] = Descriptor {
-                        off: cell * self.pool.cell_size + u32::from(h.data_off),
+                        off: cell * self.pool.0.cell_size + u32::from(h.data_off),
                         buflen: u32::from(h.data_len),
                         wirelen: h.pkt_len,
                         reserved: 0,
@@ -268,11 +322,11 @@ impl Filter {
         };
         let mut tally = Tally::default();
         for (&cell, verdict) in cells.iter().zip(verdicts).filter(|(_, v)| **v == verdict::PASS) {
-            let Some(header) = self.header(cell) else {
+            let Some(header) = self.pool.header(cell) else {
                 self.policy(verdict, &mut tally);
                 continue;
             };
-            let bytes = self.gathered(cell, header, version.artefact.reach, gather);
+            let bytes = self.pool.gathered(cell, header, version.artefact.reach, gather);
             let (matched, dropped) = settle(verdict, program.run(bytes, header.pkt_len), version.action);
             tally.packets += 1;
             tally.bytes += u64::from(header.pkt_len);
@@ -287,7 +341,7 @@ impl Filter {
     fn by_policy(&self, cells: &[Cell], verdicts: &mut [u32]) -> Tally {
         let mut tally = Tally::default();
         for (&cell, verdict) in cells.iter().zip(verdicts).filter(|(_, v)| **v == verdict::PASS) {
-            tally.bytes += self.header(cell).map_or(0, |h| u64::from(h.pkt_len));
+            tally.bytes += self.pool.header(cell).map_or(0, |h| u64::from(h.pkt_len));
             self.policy(verdict, &mut tally);
         }
         tally
@@ -313,61 +367,11 @@ impl Filter {
         }
     }
 
-    /// The header of a cell; `None` for an index that the pool does not have.
-    #[inline(always)]
-    fn header(&self, cell: Cell) -> Option<&PktHdr> {
-        if cell >= self.pool.cells {
-            return None;
-        }
-        // SAFETY: the cell is inside the pool, begins with a header, is aligned to 64, and nobody writes to it while the
-        // calling worker owns the packet.
-        Some(unsafe { &*self.pool.base.add(cell as usize * self.pool.cell_size as usize).cast::<PktHdr>() })
-    }
-
-    /// The packet's bytes in one piece, at most `reach` of them when they lie in several cells.
-    fn gathered<'a>(&'a self, cell: Cell, header: &PktHdr, reach: usize, gather: &'a mut [u8]) -> &'a [u8] {
-        let first = self.bytes(cell, header);
-        if header.next == CELL_NONE {
-            return first;
-        }
-        let room = gather.len().min(reach);
-        let mut len = first.len().min(room);
-        gather[..len].copy_from_slice(&first[..len]);
-        let mut next = header.next;
-        // A chain has at most 255 cells.
-        for _ in 0..u8::MAX {
-            let Some(h) = self.header(next) else { break };
-            let part = self.bytes(next, h);
-            let n = part.len().min(room - len);
-            gather[len..len + n].copy_from_slice(&part[..n]);
-            len += n;
-            if len == room {
-                break;
-            }
-            next = h.next;
-        }
-        &gather[..len]
-    }
-
-    /// The data of a cell, cut at the cell's end.
-    fn bytes(&self, cell: Cell, header: &PktHdr) -> &[u8] {
-        let size = self.pool.cell_size as usize;
-        let start = usize::from(header.data_off).min(size);
-        let len = usize::from(header.data_len).min(size - start);
-        debug_assert!(cell < self.pool.cells);
-        // SAFETY: `header` is this cell's, so the cell is one of the pool, and start and length stay inside; nobody writes
-        // there while the calling worker owns the packet.
-        unsafe {
-            let at = self.pool.base.add(cell as usize * size + start);
-            std::slice::from_raw_parts(at, len)
-        }
+    /// Traps of a generated module that are one too many.
+    fn fault_max(&self) -> u64 {
+        if self.on_fault == OnFault::Detach { 1 } else { self.faults.max.max(1).into() }
     }
 }
-
-// SAFETY: the pool's base pointer is used only for packets that the caller owns; all else is Send and Sync.
-unsafe impl Send for Filter {}
-// SAFETY: as above; each slot's local part belongs to one worker, see `judge`.
-unsafe impl Sync for Filter {}
 
 /// Turns what the program returned into a verdict. Returns 1 for a match and 1 for a drop, to be counted.
 #[inline(always)]
@@ -405,6 +409,9 @@ struct Tally {
     dropped: u64,
     fault_packets: u64,
     interpreted: u64,
+    rejected: u64,
+    marked: u64,
+    edited: u64,
 }
 
 impl Tally {
@@ -428,6 +435,11 @@ impl Tally {
         if self.fault_packets | self.interpreted != 0 {
             s.fault_packets.add(self.fault_packets);
             s.interpreted.add(self.interpreted);
+        }
+        if self.rejected | self.marked | self.edited != 0 {
+            s.rejected.add(self.rejected);
+            s.marked.add(self.marked);
+            s.edited.add(self.edited);
         }
     }
 

@@ -1,8 +1,9 @@
 //! A filter as a pfil hook.
 
-use crate::Filter;
+use crate::{Asked, Filter};
 use smpnet_abi::Cell;
-use smpnet_runtime::{HookCx, PfilHook};
+use smpnet_filter_abi::layer;
+use smpnet_runtime::{Dir, HookCx, Layer, PfilHook};
 use std::fmt::Write;
 
 impl PfilHook for Filter {
@@ -12,13 +13,24 @@ impl PfilHook for Filter {
 
     fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
         debug_assert_eq!(cx.pool.desc().base, self.pool_base(), "a filter judges packets of the pool that it maps");
+        let asked = Asked {
+            worker: cx.cpu.index(),
+            out: cx.dir == Dir::Out,
+            ifindex: cx.ifindex,
+            layer: match cx.layer {
+                Layer::Ether => layer::ETHER,
+                Layer::Inet => layer::INET,
+                Layer::Inet6 => layer::INET6,
+            },
+            now_ns: cx.now_ns,
+        };
         // SAFETY: the token proves that this thread alone is the worker, and a hook's caller owns the packets.
-        unsafe { self.judge(cx.cpu.index(), cells, verdicts) }
+        unsafe { self.judge(&asked, cells, verdicts) }
     }
 
-    /// The pool is mapped read-only where a filter runs.
+    /// Modules of others may, when they are allowed to.
     fn edits(&self) -> bool {
-        false
+        Filter::edits(self)
     }
 
     fn why(&self, cx: &HookCx<'_>, _: Cell, tell: &mut dyn FnMut(&str)) {

@@ -1,9 +1,17 @@
 //! The WebAssembly filter host: engines, memory windows, per-worker instances, hot swap.
 //!
-//! A filter is an expression or a program that smpnet compiles to a WebAssembly module, which judges packets where they
-//! lie. The packet pool is the module's memory 0, mapped read-only; [`verify`] proves of each module that it only loads
+//! There are two kinds of filters, in one machinery: generations, swaps, rollback, counters.
+//!
+//! **Generated modules.** A filter is an expression or a program that smpnet compiles to a WebAssembly module, which judges
+//! packets where they lie. The packet pool is the module's memory 0, mapped read-only; [`verify`] proves of each module that it only loads
 //! from it. Memory 1 is one page in which the host writes up to 64 descriptors and the module as many results: one call
 //! per burst.
+//!
+//! **Modules of others** ([`guest`]) keep the filter ABI (`smpnet-filter-abi`). They run in an engine of their own that watches
+//! the time, see copies of packets in their own memory, and do what their operator granted: look into [`Tables`], mark, reject,
+//! change packets by patches that the host applies. A module that faults is judged by the fault policy, its instance is made
+//! anew, and too many faults bring the previous generation back. A new version can run as a shadow first: on the same packets,
+//! compared and never acted upon.
 //!
 //! ```text
 //!  control threads                                       worker, at the start of a burst
@@ -22,13 +30,13 @@
 //!
 //! What must hold at all times:
 //! - A burst is judged by one generation, and every packet is counted in exactly one.
-//! - An instance lies in the mailbox before its generation is published. A worker that finds the mailbox empty (its content
-//!   is being replaced by the next swap) judges by the reference interpreter; no packet waits and none is lost.
+//! - An instance lies in the mailbox before its generation is published, and gives way to the next one in one step, so a
+//!   worker that looks finds one; no packet waits and none is lost.
 //! - Nothing is freed on a worker, and a worker makes no system call, takes no lock and allocates nothing
 //!   (`tests/quiet.rs`).
-//! - Modules come from compilers of this process. [`GeneratedEngine`] has neither fuel nor epochs; modules of strangers
-//!   need an engine with both, and never the pool.
-//! - There is no way in for precompiled code.
+//! - [`GeneratedEngine`] has neither fuel nor epochs, so its modules come from compilers of this process: nobody outside of
+//!   this crate can make a [`GeneratedWasm`]. Modules of strangers run in the other engine, which never sees the pool.
+//! - There is no way in for precompiled code but [`CodeCache`], which reads back what it wrote itself, under an HMAC.
 //!
 //! ```no_run
 //! use smpnet_wasm::{Action, FilterManager, FilterSpec, Source, StackAttach};
@@ -46,23 +54,38 @@
 //! ```
 
 mod build;
+mod cache;
+mod care;
+mod cells;
 mod engine;
+mod engines;
 mod entry;
 mod error;
 #[cfg(test)]
 mod figures_tests;
 mod filter;
+pub mod guest;
+#[cfg(test)]
+mod guest_tests;
+#[cfg(test)]
+mod hazard_tests;
 mod hook;
 mod manager;
 mod memory;
 mod offline;
 mod report;
+mod shadow;
+#[cfg(test)]
+mod shadow_tests;
 mod slot;
 mod spec;
 mod stack;
 #[cfg(test)]
 mod stress_tests;
 mod supervisor;
+mod tables;
+#[cfg(test)]
+mod testguest;
 #[cfg(test)]
 mod testpool;
 #[cfg(test)]
@@ -70,13 +93,22 @@ mod testrouter;
 mod verify;
 mod version;
 
+pub use cache::{CACHE_BYTES, CacheStats, CodeCache};
 pub use engine::{CompiledModule, FilterInstance, GeneratedEngine, Trap};
 pub use error::{FilterError, WasmError};
-pub use filter::Filter;
+pub use filter::{Asked, Filter};
+pub use guest::{Capabilities, Capability, ModuleError, ModuleInfo, ModuleLimits, TableKind};
 pub use manager::FilterManager;
 pub use offline::{EvaluateError, Evaluation, Evaluator, EvaluatorError};
-pub use report::{FilterDecision, FilterDetail, FilterStats, FilterStatus, State, SwapReport};
-pub use spec::{Action, Attach, AttachPoint, Dirs, FilterSpec, Layer, OnFault, Source};
+pub use report::{
+    CounterStats, FaultEvent, FilterDecision, FilterDetail, FilterStats, FilterStatus, Kind, LogLine, ModuleDetail,
+    State, SwapReport,
+};
+pub use shadow::{Diff, DiffCounts, Difference, Opinion};
+pub use spec::{
+    Action, Attach, AttachPoint, Dirs, FaultLimit, FilterSpec, GeneratedWasm, Layer, ModuleSpec, OnFault, Source,
+};
 pub use stack::StackAttach;
+pub use tables::{ENTRIES_DEFAULT, ENTRIES_MAX, TABLES_MAX, TableEntry, TableError, TableKey, TableStatus, Tables};
 pub use verify::{GENERATED_ABI, MODULE_MAX, POOL_IMPORT, VerifyError, verify};
-pub use version::{Counts, FAULTS_MAX, GenerationStats};
+pub use version::{Counts, GenerationStats};

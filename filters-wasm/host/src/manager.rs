@@ -1,11 +1,17 @@
 //! Loading, swapping and watching filters on a running router.
 
-use crate::build::{build, wasm_error};
-use crate::entry::{Entry, Times, instances, micros};
+use crate::build::build;
+use crate::cache::{CacheStats, CodeCache};
+use crate::care::Care;
+use crate::engines::Engines;
+use crate::entry::{Entry, Times, edits, micros};
+use crate::guest::Lines as LogLines;
 use crate::report::{FilterDecision, FilterDetail, FilterStats, FilterStatus, SwapReport};
+use crate::shadow::Diff;
 use crate::supervisor::{Lines, Remains, lines, start};
+use crate::tables::{TableError, Tables};
 use crate::version::{Artefact, Counts, FilterVersion};
-use crate::{Action, Attach, Dirs, Filter, FilterError, FilterSpec, GeneratedEngine, Layer, Source};
+use crate::{Action, Attach, Dirs, Filter, FilterError, FilterSpec, Layer, Source};
 use smpnet_abi::PoolDesc;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
@@ -24,24 +30,25 @@ pub struct FilterManager {
 
 pub(crate) struct Inner {
     pub(crate) attach: Arc<dyn Attach>,
+    pub(crate) engines: Engines,
     pub(crate) lines: Lines,
     state: Mutex<Filters>,
 }
 
 #[derive(Default)]
 struct Filters {
-    engine: Option<Arc<GeneratedEngine>>,
     entries: BTreeMap<String, Entry>,
 }
 
 impl FilterManager {
-    /// A manager without filters. The engine starts with the first filter, so that a router without filters pays nothing.
+    /// A manager without filters. An engine starts with the first filter of its kind, so that a router without filters pays nothing.
     ///
     /// # Errors
     /// The system has no thread left for the supervisor.
     pub fn new(attach: Arc<dyn Attach>) -> std::io::Result<FilterManager> {
         let (lines, receivers) = lines();
-        let inner = Arc::new(Inner { attach, lines, state: Mutex::default() });
+        let engines = Engines::new(attach.clone());
+        let inner = Arc::new(Inner { attach, engines, lines, state: Mutex::default() });
         let supervisor = Some(start(Arc::downgrade(&inner), receivers)?);
         Ok(FilterManager { inner, supervisor })
     }
@@ -55,11 +62,10 @@ impl FilterManager {
         if self.inner.lock().entries.contains_key(&spec.name) {
             return Err(FilterError::Exists(spec.name));
         }
-        let engine = self.inner.engine(&spec.name)?;
         let began = Instant::now();
-        let artefact = build(&engine, &spec.name, &spec.source, spec.layer)?;
+        let artefact = build(&self.inner.engines, &spec.name, &spec.source, spec.layer)?;
         let compile_us = micros(began);
-        self.inner.lock().load(&self.inner, &engine, spec, artefact, compile_us)
+        self.inner.lock().load(&self.inner, spec, artefact, compile_us)
     }
 
     /// Replaces the code of a filter, and what a match means when `action` is given, between two bursts of each worker.
@@ -69,14 +75,13 @@ impl FilterManager {
     /// An unknown name, code that does not compile.
     pub fn swap(&self, name: &str, source: Source, action: Option<Action>) -> Result<SwapReport, FilterError> {
         let layer = self.inner.lock().entry(name)?.filter.place().layer;
-        let engine = self.inner.engine(name)?;
         let began = Instant::now();
-        let artefact = build(&engine, name, &source, layer)?;
+        let artefact = build(&self.inner.engines, name, &source, layer)?;
         let compile_us = micros(began);
         let mut state = self.inner.lock();
         let entry = state.entry(name)?;
         let action = action.unwrap_or(entry.current.action);
-        let times = entry.replace(&self.inner, &engine, artefact, action, None)?;
+        let times = entry.replace(&self.inner, artefact, action, None)?;
         Ok(entry.swap_report(compile_us, &times))
     }
 
@@ -86,18 +91,68 @@ impl FilterManager {
     /// An unknown name, no previous generation.
     pub fn rollback(&self, name: &str) -> Result<SwapReport, FilterError> {
         let mut state = self.inner.lock();
-        let engine = state.engine.clone();
         let entry = state.entry(name)?;
-        let (Some(previous), Some(engine)) = (entry.previous.take(), engine) else {
+        let Some(previous) = entry.previous.take() else {
             return Err(FilterError::NoPrevious(name.into()));
         };
         let (artefact, from) = (previous.artefact.clone(), Some(previous.generation));
-        match entry.replace(&self.inner, &engine, artefact, previous.action, from) {
+        match entry.replace(&self.inner, artefact, previous.action, from) {
             Ok(times) => Ok(entry.swap_report(0.0, &times)),
             Err(e) => {
                 entry.previous = Some(previous);
                 Err(e)
             }
+        }
+    }
+
+    /// Runs new code beside that of a filter, on the same packets; what it says is compared and nothing else. A shadow that
+    /// there is gives way.
+    ///
+    /// # Errors
+    /// An unknown name, code that does not compile.
+    pub fn shadow_load(&self, name: &str, source: Source, action: Option<Action>) -> Result<(), FilterError> {
+        let layer = self.inner.lock().entry(name)?.filter.place().layer;
+        let artefact = build(&self.inner.engines, name, &source, layer)?;
+        let mut state = self.inner.lock();
+        let entry = state.entry(name)?;
+        let action = action.unwrap_or(entry.current.action);
+        entry.set_shadow(&self.inner, artefact, action)
+    }
+
+    /// How the shadow of a filter differs from it. Samples are given out once.
+    ///
+    /// # Errors
+    /// An unknown name, no shadow.
+    pub fn diff(&self, name: &str) -> Result<Diff, FilterError> {
+        let mut state = self.inner.lock();
+        let entry = state.entry(name)?;
+        let shadow = entry.shadow.as_ref().ok_or_else(|| FilterError::NoShadow(name.into()))?;
+        Ok(shadow.diff(name, entry.current.generation))
+    }
+
+    /// Puts the code of the shadow in force, by a swap like any other, and ends the shadow.
+    ///
+    /// # Errors
+    /// An unknown name, no shadow.
+    pub fn promote(&self, name: &str) -> Result<SwapReport, FilterError> {
+        let mut state = self.inner.lock();
+        let entry = state.entry(name)?;
+        let shadow = entry.shadow.clone().ok_or_else(|| FilterError::NoShadow(name.into()))?;
+        let (artefact, action) = (shadow.version.artefact.clone(), shadow.version.action);
+        let times = entry.replace(&self.inner, artefact, action, None)?;
+        entry.end_shadow(&self.inner);
+        Ok(entry.swap_report(0.0, &times))
+    }
+
+    /// Ends the shadow of a filter.
+    ///
+    /// # Errors
+    /// An unknown name, no shadow.
+    pub fn shadow_drop(&self, name: &str) -> Result<(), FilterError> {
+        let mut state = self.inner.lock();
+        match state.entry(name)?.end_shadow(&self.inner) {
+            true => Ok(()),
+            false => Err(FilterError::NoShadow(name.into())),
         }
     }
 
@@ -110,6 +165,35 @@ impl FilterManager {
         let entry = state.entries.remove(name).ok_or_else(|| FilterError::NotFound(name.into()))?;
         self.inner.bury(entry);
         Ok(())
+    }
+
+    /// The tables that modules look into. They outlive filters; [`remove_table`](Self::remove_table) takes one out.
+    pub fn tables(&self) -> &Tables {
+        &self.inner.engines.tables
+    }
+
+    /// Takes a table out that no filter looks into.
+    ///
+    /// # Errors
+    /// An unknown name, a table in use.
+    pub fn remove_table(&self, name: &str) -> Result<(), FilterError> {
+        let state = self.inner.lock();
+        let users: Vec<&str> =
+            state.entries.iter().filter(|(_, e)| e.uses(name)).map(|(name, _)| name.as_str()).collect();
+        if !users.is_empty() {
+            return Err(TableError::InUse { name: name.into(), users: users.join(", ") }.into());
+        }
+        Ok(self.inner.engines.tables.remove(name)?)
+    }
+
+    /// Keeps compiled code of modules from now on.
+    pub fn set_cache(&self, cache: CodeCache) {
+        *self.inner.engines.cache.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(cache));
+    }
+
+    /// What the cache of compiled code did; `None` without one.
+    pub fn cache_stats(&self) -> Option<CacheStats> {
+        self.inner.engines.cache().map(|c| c.stats())
     }
 
     /// All filters, by name.
@@ -187,21 +271,6 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The engine, started at the first call.
-    fn engine(&self, name: &str) -> Result<Arc<GeneratedEngine>, FilterError> {
-        let mut state = self.lock();
-        if let Some(engine) = &state.engine {
-            return Ok(engine.clone());
-        }
-        let engine =
-            GeneratedEngine::new(&self.attach.pool(), self.attach.workers()).map_err(|e| wasm_error(name, e))?;
-        let engine = Arc::new(engine);
-        state.engine = Some(engine.clone());
-        drop(state);
-        self.attach.warm_up();
-        Ok(engine)
-    }
-
     fn bury(&self, mut entry: Entry) {
         if let Some(handle) = entry.attached.take() {
             self.attach.detach(handle);
@@ -210,24 +279,33 @@ impl Inner {
         let _ = self.lines.bury.send(Remains::Filter(entry.filter));
     }
 
-    /// Supervisor: collects what workers gave up and brings back generations in place of failed ones. True when no worker
-    /// has anything left to give up.
-    pub(crate) fn attend(&self, remains: &mut Vec<Remains>) -> bool {
+    /// Supervisor: collects what workers gave up, cares for instances that faulted, and brings back generations in place of
+    /// failed ones.
+    pub(crate) fn attend(&self, remains: &mut Vec<Remains>) -> Attended {
         let mut state = self.lock();
-        let engine = state.engine.clone();
-        let mut all_adopted = true;
+        let mut attended = Attended { calm: true, due: None };
         for entry in state.entries.values_mut() {
             // In this order: who has adopted has given up the old one already.
-            all_adopted &= entry.filter.slots().all(|s| s.adopted() == entry.current.generation);
-            remains.push(Remains::Instances(entry.filter.slots().filter_map(|s| s.take_retired()).collect()));
-            if entry.current.quarantined.load(Relaxed)
-                && let Some(engine) = &engine
-            {
-                entry.recover(self, engine);
+            attended.calm &= entry.filter.slots().all(|s| s.adopted() == entry.current.generation);
+            remains.push(Remains::Instances(entry.filter.slots().flat_map(|s| s.take_retired()).collect()));
+            remains.push(Remains::Shadows(entry.filter.slots().flat_map(|s| s.door.take_retired()).collect()));
+            let due = entry.attend(self);
+            attended.due = attended.due.into_iter().chain(due).min();
+            if entry.current.quarantined.load(Relaxed) {
+                entry.recover(self);
             }
         }
-        all_adopted
+        self.engines.tables.reap();
+        attended
     }
+}
+
+/// What the supervisor found.
+pub(crate) struct Attended {
+    /// No worker has anything left to give up.
+    pub(crate) calm: bool,
+    /// When there is something to do again.
+    pub(crate) due: Option<Instant>,
 }
 
 impl Filters {
@@ -238,7 +316,6 @@ impl Filters {
     fn load(
         &mut self,
         inner: &Inner,
-        engine: &GeneratedEngine,
         spec: FilterSpec,
         artefact: Arc<Artefact>,
         compile_us: f64,
@@ -250,11 +327,18 @@ impl Filters {
         let pool: PoolDesc = inner.attach.pool();
         let first = Arc::new(FilterVersion::new(1, spec.action, artefact, None, workers));
         let began = Instant::now();
-        let instances = instances(engine, &spec.name, &first, workers)?;
-        let instantiate = micros(began);
         let bell = inner.lines.bell.clone();
-        let filter = Filter::new(spec.name.clone(), spec.place(), spec.on_fault, pool, first.clone(), workers, bell);
+        let lines = LogLines::new({
+            let bell = bell.clone();
+            move || bell.ring()
+        });
+        let instances = inner.engines.instances(&spec.name, &first, &lines)?;
+        let instantiate = micros(began);
+        let filter = Filter::new(&spec, pool, first.clone(), workers, bell);
         filter.slots().zip(instances).for_each(|(slot, instance)| drop(slot.offer(instance)));
+        if edits(&first) {
+            filter.begins_to_edit();
+        }
         let filter = Arc::new(filter);
         let began = Instant::now();
         let handle = inner
@@ -270,6 +354,10 @@ impl Filters {
             history: VecDeque::new(),
             older: Counts::default(),
             past: vec![Counts::default(); workers + 1],
+            past_counters: BTreeMap::new(),
+            care: Care::new(workers),
+            lines,
+            shadow: None,
         };
         let report = entry.swap_report(compile_us, &times);
         self.entries.insert(spec.name, entry);

@@ -1,8 +1,11 @@
 use super::*;
 use crate::testpool::{DATA_OFF, first_byte_is, module};
-use crate::testrouter::{TestRouter, udp, udp_frame};
-use crate::{FAULTS_MAX, OnFault, State};
+use crate::testrouter::{TestRouter, asked, udp, udp_frame};
+use crate::{GeneratedWasm, OnFault, State};
 use smpnet_abi::verdict::{DROP, PASS};
+
+/// Faults that are too many unless told.
+const FAULTS_MAX: u64 = 8;
 
 fn expr(text: &str) -> Source {
     Source::Expr(text.into())
@@ -18,6 +21,10 @@ fn router() -> (Arc<TestRouter>, FilterManager) {
     (router, manager)
 }
 
+fn generated(wasm: Vec<u8>) -> Source {
+    Source::Generated(GeneratedWasm(wasm))
+}
+
 fn drop_5000() -> FilterSpec {
     FilterSpec::new("block", expr("udp port 5000"), Action::Drop)
 }
@@ -25,7 +32,7 @@ fn drop_5000() -> FilterSpec {
 /// Traps on packets whose first byte is 0x45.
 fn trapping(router: &TestRouter) -> Source {
     let text = "(if (i32.eq (i32.load8_u $pool (local.get $off)) (i32.const 0x45)) (then (unreachable))) (i32.const 1)";
-    Source::Wasm(module(router.pool.pages(), text))
+    generated(module(router.pool.pages(), text))
 }
 
 /// Waits for the supervisor.
@@ -147,7 +154,7 @@ fn a_worker_that_nobody_announced_is_counted_and_judged_by_the_fault_policy() {
     let filter = manager.inner.lock().entries["block"].filter.clone();
     let mut verdicts = [PASS];
     // SAFETY: no other thread judges.
-    unsafe { filter.judge(7, &[0], &mut verdicts) };
+    unsafe { filter.judge(&asked(Layer::Inet, 7), &[0], &mut verdicts) };
     assert_eq!(verdicts, [PASS]);
     let stats = manager.stats("block").unwrap();
     assert_eq!(stats.per_worker[2].fault_packets, 1);
@@ -199,9 +206,9 @@ fn a_refused_operation_leaves_everything_as_it_was() {
         manager.load(FilterSpec { name: String::new(), ..drop_5000() }).unwrap_err(),
         manager.load(FilterSpec { name: "x".repeat(64), ..drop_5000() }).unwrap_err(),
         manager.load(FilterSpec { name: "n".into(), source: expr("udp prot 1"), ..drop_5000() }).unwrap_err(),
-        manager.load(FilterSpec { name: "n".into(), source: Source::Wasm(vec![1]), ..drop_5000() }).unwrap_err(),
+        manager.load(FilterSpec { name: "n".into(), source: generated(vec![1]), ..drop_5000() }).unwrap_err(),
         manager.swap("block", expr("no such thing"), None).unwrap_err(),
-        manager.swap("block", Source::Wasm(b"\0asm\x01\0\0\0".to_vec()), None).unwrap_err(),
+        manager.swap("block", generated(b"\0asm\x01\0\0\0".to_vec()), None).unwrap_err(),
         manager.swap("blok", expr("udp"), None).unwrap_err(),
         manager.rollback("blok").unwrap_err(),
         manager.detach("blok").unwrap_err(),
@@ -310,7 +317,7 @@ fn a_failing_filter_without_a_previous_generation_leaves_its_hook_or_drops() {
 #[test]
 fn a_generated_module_without_a_program_judges_by_the_first_cell() {
     let (router, manager) = router();
-    let source = Source::Wasm(module(router.pool.pages(), &first_byte_is(0x45)));
+    let source = generated(module(router.pool.pages(), &first_byte_is(0x45)));
     manager.load(FilterSpec { source, ..drop_5000() }).unwrap();
     router.pool.put(5, &[0x60]);
     router.pool.header(5, |h| h.next = 0);

@@ -1,7 +1,8 @@
 //! What the manager tells people and programs.
 
+use crate::guest::{Capabilities, FaultKind, ModuleInfo, ModuleLimits};
 use crate::version::{Counts, GenerationStats};
-use crate::{Action, Dirs, Layer, OnFault};
+use crate::{Action, Dirs, FaultLimit, Layer, OnFault};
 use serde::Serialize;
 
 /// What a load, swap or rollback did. Times in microseconds.
@@ -29,11 +30,25 @@ pub struct SwapReport {
 pub enum State {
     /// It judges.
     Running,
+    /// It faulted; until some worker has a new instance, that worker's packets are judged by the fault policy.
+    Recovering,
     /// Its code failed too often and there was no previous generation: its fault policy drops all packets.
     Faulted,
     /// Its code failed too often and there was no previous generation: it is off its hooks, packets pass. A swap puts it
     /// back.
     Detached,
+}
+
+/// What kind of code a filter has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// An expression or a program.
+    Program,
+    /// A module that smpnet generated.
+    Generated,
+    /// A module of somebody else.
+    Module,
 }
 
 /// One line on a filter.
@@ -43,6 +58,8 @@ pub struct FilterStatus {
     pub name: String,
     /// How it is.
     pub state: State,
+    /// What kind of code it has.
+    pub kind: Kind,
     /// Number of the generation in force.
     pub generation: u64,
     /// What a match means.
@@ -86,8 +103,73 @@ pub struct FilterDetail {
     pub adopted: Vec<u64>,
     /// The last generations and what they counted, newest last.
     pub generations: Vec<GenerationStats>,
-    /// The first fault of the generation in force.
+    /// The last fault, on one line.
     pub last_fault: Option<String>,
+    /// How many faults are too many.
+    pub fault_limit: FaultLimit,
+    /// The last faults of modules, newest last.
+    pub faults: Vec<FaultEvent>,
+    /// The last lines that modules wrote to the log, newest last.
+    pub log: Vec<LogLine>,
+    /// The module in force, when it is one of somebody else.
+    pub module: Option<ModuleDetail>,
+    /// Counters of modules, over all generations.
+    pub counters: Vec<CounterStats>,
+    /// The code that runs beside the one in force.
+    pub shadow: Option<String>,
+}
+
+/// A module and what it may do.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModuleDetail {
+    /// What it says of itself, and what it is.
+    #[serde(flatten)]
+    pub info: ModuleInfo,
+    /// What it may do.
+    pub granted: Capabilities,
+    /// What it may take.
+    pub limits: ModuleLimits,
+    /// Names of the tables that it looks into, in the manifest's order.
+    pub tables: Vec<String>,
+}
+
+/// A fault of a module.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FaultEvent {
+    /// When, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// Generation of the filter.
+    pub generation: u64,
+    /// Index of the worker.
+    pub worker: usize,
+    /// Its kind.
+    pub kind: FaultKind,
+    /// What happened, on one line.
+    pub line: String,
+    /// The functions that were active, innermost first.
+    pub trace: Vec<String>,
+}
+
+/// A line that a module wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LogLine {
+    /// When it was read, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// `error`, `warn`, `info` or `debug`.
+    pub level: &'static str,
+    /// The line.
+    pub text: String,
+}
+
+/// A counter of a module.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CounterStats {
+    /// Its name.
+    pub name: String,
+    /// Over all workers.
+    pub total: u64,
+    /// For each worker.
+    pub per_worker: Vec<u64>,
 }
 
 /// What a filter counted.
@@ -107,6 +189,8 @@ pub struct FilterStats {
     pub generations: Vec<GenerationStats>,
     /// All generations before those.
     pub older: Counts,
+    /// Counters of modules, over all generations.
+    pub counters: Vec<CounterStats>,
 }
 
 /// What a filter would say of a packet.

@@ -1,9 +1,11 @@
 //! What an operator says about a filter, and what a manager needs of the router.
 
 use crate::Filter;
+use crate::guest::{Capabilities, ModuleLimits};
 use serde::{Deserialize, Serialize};
 use smpnet_abi::PoolDesc;
 use smpnet_bpf::{Dlt, Program};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What the data of the packets begins with where a filter is asked.
@@ -54,14 +56,33 @@ impl Dirs {
     }
 }
 
-/// What becomes of packets while a filter fails.
+/// What becomes of packets while a filter fails, and of the filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFault {
-    /// They pass.
+    /// They pass. After too many faults the generation before comes back; when there is none, the filter leaves its hooks.
     Pass,
-    /// They are dropped.
+    /// They are dropped. After too many faults the generation before comes back; when there is none, the filter stays and
+    /// drops all packets.
     Drop,
+    /// They pass, and the first fault is one too many: see [`OnFault::Pass`].
+    Detach,
+}
+
+/// How many faults are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FaultLimit {
+    /// So many faults, at least 1: 8.
+    pub max: u32,
+    /// in so many seconds, at least 1: 60.
+    pub seconds: u32,
+}
+
+impl Default for FaultLimit {
+    fn default() -> Self {
+        FaultLimit { max: 8, seconds: 60 }
+    }
 }
 
 /// Where the code of a filter comes from.
@@ -71,9 +92,43 @@ pub enum Source {
     Expr(String),
     /// A classic BPF program.
     Program(Program),
-    /// A generated module, made by a compiler of this process and by nobody else: that it ends is taken on trust.
-    /// Packets of several cells are judged by their first cell.
-    Wasm(Vec<u8>),
+    /// A module that a compiler of this process generated. Packets of several cells are judged by their first cell.
+    Generated(GeneratedWasm),
+    /// A module of somebody else, for the filter ABI (`smpnet-filter-abi`). [`FilterSpec::action`] means nothing to it.
+    Module(ModuleSpec),
+}
+
+/// A generated module. Only this crate can make one: that such a module ends is taken on trust, so what comes from outside is
+/// a [`ModuleSpec`].
+#[derive(Clone, Debug)]
+pub struct GeneratedWasm(pub(crate) Vec<u8>);
+
+/// A module of somebody else, and what its operator lets it do.
+#[derive(Clone, Debug)]
+pub struct ModuleSpec {
+    /// The module.
+    pub wasm: Vec<u8>,
+    /// Its configuration, in a form of its own: what `smpnet_init` gets.
+    pub config: Vec<u8>,
+    /// What it may do.
+    pub allow: Capabilities,
+    /// What it may take.
+    pub limits: ModuleLimits,
+    /// Names of tables in the router by the names that the manifest has for them; those of the same name need not be here.
+    pub tables: BTreeMap<String, String>,
+}
+
+impl ModuleSpec {
+    /// A module without configuration that may write to the log and read the clock, under the usual limits.
+    pub fn new(wasm: Vec<u8>) -> Self {
+        ModuleSpec {
+            wasm,
+            config: Vec::new(),
+            allow: Capabilities::usual(),
+            limits: ModuleLimits::default(),
+            tables: BTreeMap::new(),
+        }
+    }
 }
 
 /// A filter to be loaded.
@@ -95,6 +150,8 @@ pub struct FilterSpec {
     pub priority: i32,
     /// What becomes of packets while it fails.
     pub on_fault: OnFault,
+    /// How many faults are too many.
+    pub faults: FaultLimit,
 }
 
 impl FilterSpec {
@@ -109,6 +166,7 @@ impl FilterSpec {
             dirs: Dirs::In,
             priority: 0,
             on_fault: OnFault::Pass,
+            faults: FaultLimit::default(),
         }
     }
 
@@ -147,6 +205,9 @@ pub trait Attach: Send + Sync {
 
     /// Puts a filter on its hooks and returns a handle for [`detach`](Self::detach). The error says why not, on one line.
     fn attach(&self, at: &AttachPoint, filter: Arc<Filter>) -> Result<u64, String>;
+
+    /// A filter began to change packets ([`smpnet_runtime::PfilHook::edits`]): tells its hooks before it does.
+    fn edits(&self, _handle: u64, _filter: Arc<Filter>) {}
 
     /// Takes a filter off its hooks; returns when no worker can be inside of it any more.
     fn detach(&self, handle: u64);

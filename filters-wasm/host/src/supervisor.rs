@@ -5,12 +5,13 @@
 
 use crate::filter::Filter;
 use crate::manager::Inner;
+use crate::shadow::Unit;
 use crate::slot::Handover;
 use crate::version::FilterVersion;
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// First and last interval between two looks for what workers gave up.
 const LOOK: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(5)];
@@ -31,6 +32,9 @@ pub(crate) enum Remains {
     Filter(Arc<Filter>),
     #[expect(dead_code, reason = "held to be dropped")]
     Instances(Vec<Handover>),
+    #[expect(dead_code, reason = "held to be dropped")]
+    #[expect(clippy::vec_box, reason = "they change hands as boxes")]
+    Shadows(Vec<Box<Unit>>),
     /// No remains: the manager ends.
     Stop,
 }
@@ -40,7 +44,7 @@ impl Remains {
         match self {
             Remains::Version(v) => Arc::strong_count(v) == 1,
             Remains::Filter(f) => Arc::strong_count(f) == 1,
-            Remains::Instances(_) | Remains::Stop => true,
+            Remains::Instances(_) | Remains::Shadows(_) | Remains::Stop => true,
         }
     }
 }
@@ -70,9 +74,12 @@ pub(crate) fn start(inner: Weak<Inner>, receivers: Receivers) -> std::io::Result
 
 fn watch(inner: &Weak<Inner>, receivers: &Receivers) {
     let mut waiting: Vec<Remains> = Vec::new();
-    let mut interval = None;
+    let mut interval: Option<Duration> = None;
+    let mut due = None;
     loop {
-        let timeout = interval.map_or_else(crossbeam_channel::never, crossbeam_channel::after);
+        let soon = due.map(|d: Instant| d.saturating_duration_since(Instant::now()));
+        let timeout = interval.into_iter().chain(soon).min();
+        let timeout = timeout.map_or_else(crossbeam_channel::never, crossbeam_channel::after);
         select! {
             recv(receivers.rung) -> _ => interval = Some(LOOK[0]),
             recv(receivers.remains) -> r => match r {
@@ -85,9 +92,10 @@ fn watch(inner: &Weak<Inner>, receivers: &Receivers) {
             recv(timeout) -> _ => interval = interval.map(|i| (2 * i).min(LOOK[1])),
         }
         let Some(inner) = inner.upgrade() else { return };
-        let all_adopted = inner.attend(&mut waiting);
+        let attended = inner.attend(&mut waiting);
+        due = attended.due;
         waiting.retain(|r| !r.may_go());
-        if all_adopted && waiting.is_empty() {
+        if attended.calm && waiting.is_empty() {
             interval = None;
         }
     }

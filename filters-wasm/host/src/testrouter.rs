@@ -1,7 +1,7 @@
 //! A stand-in for the router: hooks, workers and their quiescent points, for the tests of this crate.
 
 use crate::testpool::TestPool;
-use crate::{Attach, AttachPoint, Filter, Layer};
+use crate::{Asked, Attach, AttachPoint, Filter, Layer};
 use smpnet_abi::{Cell, PoolDesc, verdict};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, RwLock};
@@ -11,6 +11,15 @@ struct Worker {
     bursts: AtomicU64,
     parked: AtomicBool,
     judging: AtomicBool,
+}
+
+/// A worker that asks about packets that come in through interface 1, at the time of the call.
+pub fn asked(layer: Layer, worker: usize) -> Asked {
+    let layer = match layer {
+        Layer::Ether => smpnet_filter_abi::layer::ETHER,
+        Layer::Inet => smpnet_filter_abi::layer::INET,
+    };
+    Asked { worker, out: false, ifindex: 1, layer, now_ns: smpnet_runtime::now_ns() }
 }
 
 type Hooks = Vec<(u64, AttachPoint, Arc<Filter>)>;
@@ -52,7 +61,7 @@ impl TestRouter {
             let hooks = self.hooks.read().unwrap();
             for (_, _, filter) in hooks.iter().filter(|(_, at, _)| at.layer == layer) {
                 // SAFETY: tests use an index from one thread at a time, and cells from one worker.
-                unsafe { filter.judge(worker, cells, &mut verdicts) };
+                unsafe { filter.judge(&asked(layer, worker), cells, &mut verdicts) };
             }
         }
         self.workers[worker].bursts.fetch_add(1, SeqCst);

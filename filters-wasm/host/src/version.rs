@@ -1,5 +1,6 @@
 //! One generation of a filter: its code, which never changes, and what it counted.
 
+use crate::guest::GuestCode;
 use crate::{Action, CompiledModule};
 use crossbeam_utils::CachePadded;
 use serde::Serialize;
@@ -9,12 +10,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::SystemTime;
 
-/// Traps after which a generation is taken out of service.
-pub const FAULTS_MAX: u64 = 8;
-
 /// Compiled code and where it came from; immutable.
 pub(crate) struct Artefact {
-    pub(crate) module: CompiledModule,
+    pub(crate) code: Code,
     /// The program, when the module was made from one.
     pub(crate) program: Option<Program>,
     /// How much of a packet the program can look at, in bytes.
@@ -25,6 +23,22 @@ pub(crate) struct Artefact {
     pub(crate) sha256: String,
     pub(crate) wasm_bytes: usize,
     pub(crate) created: SystemTime,
+}
+
+/// What is instantiated for each worker.
+pub(crate) enum Code {
+    Generated(CompiledModule),
+    Guest(Box<GuestCode>),
+}
+
+impl Artefact {
+    /// The code of a module of somebody else.
+    pub(crate) fn guest(&self) -> Option<&GuestCode> {
+        match &self.code {
+            Code::Generated(_) => None,
+            Code::Guest(g) => Some(g),
+        }
+    }
 }
 
 /// An artefact in service under a number.
@@ -38,6 +52,8 @@ pub(crate) struct FilterVersion {
     pub(crate) why: String,
     /// One for each worker, and one for callers that are none.
     pub(crate) stats: Box<[CachePadded<CpuStats>]>,
+    /// A module's own counters, for each worker.
+    pub(crate) counters: Box<[CachePadded<Box<[Count]>>]>,
     /// Too many faults: judged by the fault policy alone.
     pub(crate) quarantined: AtomicBool,
     pub(crate) first_fault: OnceLock<String>,
@@ -51,13 +67,17 @@ impl FilterVersion {
         restored_from: Option<u64>,
         workers: usize,
     ) -> Self {
-        let verb = match action {
-            Action::Pass => "passes only",
-            Action::Drop => "drops",
+        let verb = match (action, artefact.guest()) {
+            (_, Some(_)) => "dropped by",
+            (Action::Pass, None) => "passes only",
+            (Action::Drop, None) => "drops",
         };
         let why = format!("{verb} \"{}\" (generation {generation})", artefact.text);
+        let own = artefact.guest().map_or(0, |g| g.info.manifest.counters.len());
+        let counters = || CachePadded::new((0..own).map(|_| Count::default()).collect());
         FilterVersion {
             why,
+            counters: (0..workers).map(|_| counters()).collect(),
             generation,
             action,
             artefact,
@@ -68,13 +88,14 @@ impl FilterVersion {
         }
     }
 
-    /// Counts a trap; true when it was one too many.
+    /// Counts a trap of a generated module, which goes on after it; true when it was one too many. (The supervisor counts
+    /// those of other modules.)
     #[cold]
-    pub(crate) fn fault(&self, stats: &CpuStats, reason: &dyn std::fmt::Display) -> bool {
+    pub(crate) fn fault(&self, stats: &CpuStats, reason: &dyn std::fmt::Display, max: u64) -> bool {
         stats.faults.add(1);
         self.first_fault.get_or_init(|| reason.to_string());
         let total = self.stats.iter().fold(0, |n, s| n + s.faults.get());
-        total >= FAULTS_MAX && !self.quarantined.swap(true, Relaxed)
+        total >= max && !self.quarantined.swap(true, Relaxed)
     }
 
     /// What each worker counted, and what came from elsewhere as the last entry.
@@ -151,6 +172,12 @@ counts! {
     faults,
     /// Packets judged by the fault policy instead of the program.
     fault_packets,
+    /// Packets that were dropped and whose senders were told.
+    rejected,
+    /// Packets that were marked.
+    marked,
+    /// Packets that were changed.
+    edited,
     /// Packets judged by the interpreter: those of several cells, and those that came before the worker's instance.
     interpreted,
     /// Packets of the bursts whose time was taken.

@@ -3,7 +3,10 @@
 
 use smpnet_abi::{Cell, PoolDesc, verdict};
 use smpnet_runtime::{Cpu, Pool, PoolConfig};
-use smpnet_wasm::{Action, Attach, AttachPoint, Filter, FilterManager, FilterSpec, Source};
+use smpnet_wasm::{
+    Action, Asked, Attach, AttachPoint, Capabilities, Filter, FilterManager, FilterSpec, ModuleSpec, Source, TableKey,
+    TableKind,
+};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell as Local;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -92,6 +95,49 @@ fn judging_packets_allocates_nothing_and_makes_no_system_call() {
     // Taking over a new generation is a part of it.
     manager.swap("f", port(5001), None).unwrap();
 
+    stays_quiet(&filter, packets, 31);
+
+    // A module of somebody else, which looks into a table for every packet.
+    let tables = manager.tables();
+    tables.create("ports", TableKind::Exact, None).unwrap();
+    tables.insert("ports", &[(TableKey::Exact(5001u16.to_be_bytes().into()), 1)]).unwrap();
+    let module = || {
+        let wasm = wat::parse_str(MODULE).unwrap();
+        Source::Module(ModuleSpec { allow: Capabilities::all(), ..ModuleSpec::new(wasm) })
+    };
+    manager.load(FilterSpec::new("module", module(), Action::Drop)).unwrap();
+    let filter = bench.filter.lock().unwrap().clone().unwrap();
+    judge(&filter, packets, &mut verdicts);
+    assert_eq!(verdicts.iter().sum::<u32>(), 31);
+    manager.swap("module", module(), None).unwrap();
+    tables.replace("ports", &[(TableKey::Exact(5000u16.to_be_bytes().into()), 1)]).unwrap();
+    // The clock that watches modules sleeps while there are none; the first burst wakes it, and that is the only system call.
+    judge(&filter, packets, &mut verdicts);
+    stays_quiet(&filter, packets, 32);
+}
+
+/// Drops the packets whose destination port is in the table.
+const MODULE: &str = r#"(module
+  (import "smpnet" "table_exact" (func $exact (param i32 i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "smpnet_ring") (result i32) (i32.const 1024))
+  (func (export "smpnet_filter") (param $n i32) (result i32) (local $i i32)
+    (block $done
+      (loop $next
+        (br_if $done (i32.ge_u (local.get $i) (local.get $n)))
+        (i32.store16 (i32.const 16) (i32.const 2))
+        (i32.store16 (i32.const 18)
+          (i32.load16_u offset=22 (i32.load offset=1088 (i32.mul (local.get $i) (i32.const 32)))))
+        (i32.store offset=3136 (i32.mul (local.get $i) (i32.const 8))
+          (call $exact (i32.const 0) (i32.const 16) (i32.const 4) (i32.const 1) (i32.const 32)))
+        (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (br $next)))
+    (local.get $n))
+  (@custom "smpnet.filter" "{\"abi\":\"1.0\",\"name\":\"quiet\",\"capabilities\":[\"tables\"],\"tables\":[{\"name\":\"ports\",\"kind\":\"exact\"}]}"))"#;
+
+/// Has a child judge the packets ten thousand times with nothing left of the system but exit; `drops` of them are dropped.
+fn stays_quiet(filter: &Filter, packets: &[Cell], drops: u32) {
+    let mut verdicts = [verdict::PASS; 63];
     // SAFETY: the child uses nothing that another thread may have held at the fork: it allocates nothing.
     let child = unsafe { libc::fork() };
     assert!(child >= 0);
@@ -100,8 +146,8 @@ fn judging_packets_allocates_nothing_and_makes_no_system_call() {
         let before = ALLOCATIONS.get();
         let mut bad = 0;
         for _ in 0..10_000 {
-            judge(&filter, packets, &mut verdicts);
-            bad += i64::from(verdicts.iter().sum::<u32>() != 31);
+            judge(filter, packets, &mut verdicts);
+            bad += i64::from(verdicts.iter().sum::<u32>() != drops);
         }
         let allocated = ALLOCATIONS.get() - before;
         let code = i64::from(allocated > 0) + 2 * i64::from(bad > 0);
@@ -142,6 +188,7 @@ fn leave_only_exit() {
 
 fn judge(filter: &Filter, cells: &[Cell], verdicts: &mut [u32]) {
     verdicts.fill(verdict::PASS);
+    let asked = Asked { worker: 0, out: false, ifindex: 1, layer: smpnet_filter_abi::layer::INET, now_ns: 0 };
     // SAFETY: the only thread that judges as worker 0, and the owner of the packets.
-    unsafe { filter.judge(0, cells, verdicts) };
+    unsafe { filter.judge(&asked, cells, verdicts) };
 }

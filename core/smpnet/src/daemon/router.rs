@@ -18,7 +18,7 @@ use smpnet_stack::{
     AddrOptions, ArpSpec, Dir, FilterOpinion, HookLayer, IfIndex, Ipv4Net, NextHopSpec, RouteKind, RouteSpec,
     RouteStep, Stack,
 };
-use smpnet_wasm::{FilterManager, FilterSpec, Source};
+use smpnet_wasm::{FilterManager, FilterSpec, ModuleSpec, Source};
 use std::{
     collections::{BTreeMap, VecDeque},
     path::Path,
@@ -351,7 +351,7 @@ impl Router {
         let now = self.filters.show(name).ok()?;
         let why = || now.last_fault.clone().unwrap_or_else(|| "see the log".into());
         let generation = now.status.generation;
-        if now.status.state != smpnet_wasm::State::Running {
+        if !matches!(now.status.state, smpnet_wasm::State::Running | smpnet_wasm::State::Recovering) {
             return Some(Standing::Failed(format!("generation {generation} failed: {}", why())));
         }
         let ran = |g: u64| Some(self.programs().get(name)?.iter().find(|(n, _)| *n == g)?.1.clone());
@@ -515,7 +515,7 @@ pub fn source(s: &FilterSource) -> Result<Source, String> {
         FilterSource::Program { file, text } => {
             Source::Program(smpnet_bpf::load_program(text).map_err(|e| format!("{file}: {e}"))?)
         }
-        FilterSource::Wasm { bytes, .. } => Source::Wasm(bytes.clone()),
+        FilterSource::Wasm { bytes, .. } => Source::Module(ModuleSpec::new(bytes.clone())),
         FilterSource::Native { filter, .. } => return Err(format!("native {filter} is no program")),
     })
 }

@@ -286,7 +286,7 @@ impl NativeFilters {
         let e = entries.get(name)?;
         let opinion = |pass, detail: String| FilterOpinion { name: name.to_owned(), pass, detail };
         let text = e.text();
-        let policy = e.place.on_fault == OnFault::Pass;
+        let policy = e.place.on_fault != OnFault::Drop;
         if let Some(reason) = e.hook.fault() {
             let what = if policy { "pass" } else { "are dropped" };
             return Some(opinion(policy, format!("{text}: out of service ({reason}), its packets {what}")));
@@ -414,7 +414,7 @@ impl Inner {
             entry.attended = true;
             let (filter, native, on_fault) = (name.clone(), entry.native.clone(), entry.place.on_fault);
             news.push(Quarantined { filter, native, reason: reason.to_owned(), on_fault });
-            if on_fault == OnFault::Pass
+            if on_fault != OnFault::Drop
                 && let Some(id) = entry.attached.take()
             {
                 self.unhook(id);
@@ -478,7 +478,7 @@ impl Entry {
         let state = match (self.hook.fault(), self.place.on_fault) {
             (None, _) => State::Running,
             (Some(_), OnFault::Drop) => State::Faulted,
-            (Some(_), OnFault::Pass) => State::Detached,
+            (Some(_), OnFault::Pass | OnFault::Detach) => State::Detached,
         };
         NativeStatus {
             name: name.to_owned(),
