@@ -186,7 +186,7 @@ pub fn openapi<S>(endpoints: &[Endpoint<S>], schemas: &Value) -> Value {
                 let kind = kind.split(';').next().unwrap_or(kind);
                 json!({kind: {"schema": {"type": "string"}}})
             }
-            Handler::Stream(kind, _) => json!({kind: {"schema": {"type": "string", "format": "binary"}}}),
+            Handler::Stream(kind, _) => json!({kind: {"schema": schema(e.returns)}}),
             Handler::Events => json!({
                 "application/x-ndjson": {"schema": schema(e.returns)},
                 "text/event-stream": {"schema": {"type": "string"}},
