@@ -46,9 +46,10 @@
  * | `import::EXACT` | `(table, keys, stride, n, out: i32) -> i32` | looks up `n` keys; needs `tables` |
  * | `import::PREFIX` | `(table, keys, n, out: i32) -> i32` | the longest prefixes of `n` addresses; needs `tables` |
  *
- * Look-ups are for many keys at once, as a call out of a module costs several nanoseconds. An exact key is a `u16` length and as
- * many bytes (at most `KEY_MAX`), one key every `stride` bytes; an address is 4 bytes (`ipv4` tables) or 16 (`ipv6`) in
- * network order, one after the other. `out` takes a `u32` for each: the value, or `ABSENT`. The result is how many were there.
+ * Look-ups are for many keys at once (at most `LOOKUPS_MAX`), as a call out of a module costs several nanoseconds. An exact
+ * key is a `u16` length and as many bytes (at most `KEY_MAX`), one key every `stride` bytes; an address is 4 bytes (`ipv4`
+ * tables) or 16 (`ipv6`) in network order, one after the other. `out` takes a `u32` for each: the value, or `ABSENT`. The
+ * result is how many were there.
  *
  * # Verdicts
  * One `Verdict` a packet, all PASS before the call. DROP ends the packet's life, counted as `filtered`;
@@ -101,6 +102,8 @@
 #define SMPNET_FILTER_TABLES_MAX 16u
 /* Most bytes of an exact key. */
 #define SMPNET_FILTER_KEY_MAX 255u
+/* Most keys in one look-up; more end the call with a fault. */
+#define SMPNET_FILTER_LOOKUPS_MAX 1024u
 /* Most bytes of a log line; the rest is cut off. */
 #define SMPNET_FILTER_LOG_MAX 256u
 /* Most bytes of state that pass from one generation to the next. */

@@ -41,9 +41,10 @@
 //! | [`import::EXACT`] | `(table, keys, stride, n, out: i32) -> i32` | looks up `n` keys; needs `tables` |
 //! | [`import::PREFIX`] | `(table, keys, n, out: i32) -> i32` | the longest prefixes of `n` addresses; needs `tables` |
 //!
-//! Look-ups are for many keys at once (at most [`LOOKUPS_MAX`]), as a call out of a module costs several nanoseconds. An exact key is a `u16` length and as
-//! many bytes (at most [`KEY_MAX`]), one key every `stride` bytes; an address is 4 bytes (`ipv4` tables) or 16 (`ipv6`) in
-//! network order, one after the other. `out` takes a `u32` for each: the value, or [`ABSENT`]. The result is how many were there.
+//! Look-ups are for many keys at once (at most [`LOOKUPS_MAX`]), as a call out of a module costs several nanoseconds. An exact
+//! key is a `u16` length and as many bytes (at most [`KEY_MAX`]), one key every `stride` bytes; an address is 4 bytes (`ipv4`
+//! tables) or 16 (`ipv6`) in network order, one after the other. `out` takes a `u32` for each: the value, or [`ABSENT`]. The
+//! result is how many were there.
 //!
 //! # Verdicts
 //! One [`Verdict`] a packet, all PASS before the call. DROP ends the packet's life, counted as `filtered`;
