@@ -407,7 +407,7 @@ fn a_fault_is_judged_by_policy_and_the_instance_is_made_anew() {
         let fault = detail.faults.last().unwrap();
         assert_eq!((detail.status.generation, fault.worker, fault.generation), (1, 0, 1));
         assert!(fault.line.contains("unreachable") && fault.line.ends_with("in deeper"), "{}", fault.line);
-        assert_eq!(fault.trace, ["deeper", "deep", "judge", "smpnet_filter"].map(String::from).as_slice().to_vec());
+        assert_eq!(fault.trace, ["deeper", "deep", "judge", "filter"].map(String::from).as_slice().to_vec());
         assert_eq!(detail.status.counts.faults, 1);
     }
 }
@@ -438,5 +438,30 @@ fn too_many_faults_bring_the_previous_generation_back_or_take_the_filter_off() {
             manager.list()[0].state == state
         });
         assert_eq!(router.hooks(), hooks);
+    }
+}
+
+#[test]
+fn ten_chained_modules_are_asked_in_order_of_priority_and_counted_each() {
+    let (router, manager) = router();
+    // Each drops one port; they are loaded in another order than they are asked in.
+    (3..13).for_each(|cell| router.pool.put(cell, &udp(6000 + cell as u16, 10)));
+    for n in [3u16, 0, 9, 5, 1, 8, 2, 7, 4, 6] {
+        let spec = spec(module(drops_port(6003 + n)));
+        manager.load(FilterSpec { name: format!("m{n}"), priority: n.into(), ..spec }).unwrap();
+    }
+    for worker in [0, 1] {
+        let cells: Vec<u32> = (3..13).cycle().take(50).collect();
+        (0..64).for_each(|_| assert_eq!(router.burst(worker, &cells), [DROP; 50]));
+    }
+    for n in 0..10 {
+        let stats = manager.stats(&format!("m{n}")).unwrap();
+        // What the ones before dropped is not asked again.
+        let asked = 64 * (50 - 5 * n);
+        for counts in &stats.per_worker[..2] {
+            assert_eq!((counts.packets, counts.dropped, counts.bursts, counts.faults), (asked, 64 * 5, 64, 0), "m{n}");
+            assert_eq!(counts.sampled_packets, 50 - 5 * n);
+        }
+        assert!(stats.ns_per_packet.unwrap() > 0.0);
     }
 }

@@ -30,7 +30,7 @@ impl Guest<'_> {
   {items}
   (func $judge (param $i i32) (param $data i32) (param $cap i32) (result i32)
     {prog})
-  (func (export "smpnet_filter") (param $n i32) (result i32) (local $i i32) (local $at i32)
+  (func $filter (export "smpnet_filter") (param $n i32) (result i32) (local $i i32) (local $at i32)
     (block $done
       (loop $next
         (br_if $done (i32.ge_u (local.get $i) (local.get $n)))
