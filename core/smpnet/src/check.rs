@@ -1,10 +1,11 @@
 //! Checking a file without a daemon: everything that can be known without touching the system.
 
 use crate::{
-    config::{self, AttachLayer, Config, Filter, FilterFault, FilterSource, Report, World},
+    config::{self, AttachLayer, Config, Filter, FilterFault, FilterSource, FilterTable, Report, World},
     plugins,
 };
 use smpnet_bpf::{Dlt, compile_expr};
+use smpnet_wasm::{Tables, guest::Runner};
 
 /// What a check brought.
 pub struct Checked {
@@ -39,7 +40,7 @@ pub fn host_devices() -> Option<Vec<String>> {
 }
 
 /// Compiles a filter to see whether it is right.
-pub fn compile_filter(f: &Filter) -> Result<(), FilterFault> {
+pub fn compile_filter(f: &Filter, tables: &[FilterTable]) -> Result<(), FilterFault> {
     let fault = |message: String| FilterFault { message, hint: None, fatal: true };
     match &f.source {
         FilterSource::Expr(e) => {
@@ -52,9 +53,15 @@ pub fn compile_filter(f: &Filter) -> Result<(), FilterFault> {
         FilterSource::Program { file, text } => {
             smpnet_bpf::load_program(text).map(drop).map_err(|e| fault(format!("{file}: {e}")))
         }
-        FilterSource::Wasm { file, bytes } if !bytes.starts_with(b"\0asm") => {
-            Err(fault(format!("{file} is not a WebAssembly module")))
+        FilterSource::Module(m) => {
+            let known = Tables::default();
+            for t in tables {
+                // Tables with mistakes are told by themselves.
+                let _ = known.create(&t.name, t.kind, Some(t.most));
+            }
+            // It is set up with its configuration, which it may refuse.
+            Runner::new(&m.spec(), &known).map(drop).map_err(|e| fault(format!("{}: {e}", m.file)))
         }
-        FilterSource::Wasm { .. } | FilterSource::Native { .. } => Ok(()),
+        FilterSource::Native { .. } => Ok(()),
     }
 }

@@ -141,7 +141,7 @@ fn median(mut times: Vec<f64>) -> Option<f64> {
 }
 
 /// A function behind a hook: what matches is dropped.
-struct Native<F>(F);
+pub(crate) struct Native<F>(pub(crate) F);
 
 impl<F: Fn(&[u8]) -> bool + Send + Sync> PfilHook for Native<F> {
     fn name(&self) -> &str {
@@ -166,15 +166,15 @@ const CELLS: usize = 512;
 const BURST: usize = BURST_MAX as usize;
 
 /// A packet pool of a runtime whose one worker is driven by hand, and the frames that come in.
-struct Desk {
-    runtime: Arc<Runtime>,
+pub(crate) struct Desk {
+    pub(crate) runtime: Arc<Runtime>,
     worker: ManualWorker,
     frames: Vec<Vec<u8>>,
     cells: Vec<Cell>,
 }
 
 impl Desk {
-    fn new() -> Result<Desk, Box<dyn Error>> {
+    pub(crate) fn new() -> Result<Desk, Box<dyn Error>> {
         let frames = traffic::frames();
         let pool = PoolConfig { cells: 2 * CELLS as u32, ..PoolConfig::default() };
         let (runtime, mut workers) = Runtime::start_manual(RuntimeConfig { pool, ..RuntimeConfig::default() })?;
@@ -191,7 +191,7 @@ impl Desk {
     }
 
     /// A head with one hook.
-    fn hook(&self, hook: Arc<dyn PfilHook>) -> PfilHead {
+    pub(crate) fn hook(&self, hook: Arc<dyn PfilHook>) -> PfilHead {
         let head = PfilHead::new(self.runtime.domain());
         head.add(0, hook);
         head
@@ -238,7 +238,7 @@ impl Desk {
     }
 
     /// Nanoseconds per packet through a head.
-    fn through(&mut self, head: &PfilHead, passes: u32) -> f64 {
+    pub(crate) fn through(&mut self, head: &PfilHead, passes: u32) -> f64 {
         self.bursts(passes, |cx, cells, verdicts| {
             head.run(cx, cells, verdicts);
         })
@@ -280,9 +280,9 @@ impl Desk {
 }
 
 /// Where the manager hangs its filter.
-struct Place {
-    pool: PoolDesc,
-    filter: Mutex<Option<Arc<Filter>>>,
+pub(crate) struct Place {
+    pub(crate) pool: PoolDesc,
+    pub(crate) filter: Mutex<Option<Arc<Filter>>>,
 }
 
 impl Attach for Place {

@@ -5,6 +5,7 @@
 mod bpf;
 mod callgrind;
 mod clock;
+mod filter;
 mod forward;
 mod report;
 mod router;
@@ -32,6 +33,9 @@ enum What {
     /// A classic BPF program in bursts of 64: WebAssembly beside native Rust, the interpreter, libpcap's interpreter and
     /// the kernel's JIT. Exits with 1 when a budget is missed.
     Bpf(bpf::Args),
+    /// Modules of others in bursts of 64: what one that reads 64 bytes costs over the same in native Rust, by the size of its
+    /// window, and what each of ten on one hook adds. Exits with 1 when a budget is missed. Example: `smpnet-bench filter`
+    Filter(filter::Args),
     /// IPv4 forwarding between two null ports, over the whole path.
     Forward(forward::Args),
     /// Steps through the packet path one instruction at a time and counts what must not be there: allocations, locked
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.what {
         What::Bpf(args) => bpf::run(&args, cli.json),
+        What::Filter(args) => filter::run(&args, cli.json),
         What::Forward(args) => forward::run(&args, cli.json),
         What::Steady(args) => steady::run(&args, cli.json),
         What::Swap(args) => swap::run(&args, cli.json),

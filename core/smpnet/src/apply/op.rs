@@ -1,6 +1,6 @@
 //! The steps that a running router is changed by. Each has an inverse, so that a list of them can be undone.
 
-use crate::config::{ArpEntry, Config, Filter, Interface, Located, Mac, Multicast, Prefix, Route};
+use crate::config::{ArpEntry, Config, Filter, FilterTable, Interface, Located, Mac, Multicast, Prefix, Route};
 use std::{collections::HashMap, fmt, path::PathBuf};
 
 /// The value of a sysctl node, and whether the configuration asks for it.
@@ -51,6 +51,12 @@ pub enum Op {
     AddArp(ArpEntry),
     /// Removes a static neighbour.
     RemoveArp(ArpEntry),
+    /// Makes a table that modules look into, with what is in it.
+    CreateTable(FilterTable),
+    /// Removes a table that no filter looks into.
+    RemoveTable(FilterTable),
+    /// Gives a table other entries; packets see the old or the new ones.
+    FillTable(FilterTable, FilterTable),
     /// Compiles and attaches a filter.
     LoadFilter(Filter),
     /// Puts another program in a filter's place; every packet is judged by the one or the other.
@@ -83,6 +89,9 @@ impl Op {
             Op::ChangeRoute(from, to) => Op::ChangeRoute(to, from),
             Op::AddArp(a) => Op::RemoveArp(a),
             Op::RemoveArp(a) => Op::AddArp(a),
+            Op::CreateTable(t) => Op::RemoveTable(t),
+            Op::RemoveTable(t) => Op::CreateTable(t),
+            Op::FillTable(from, to) => Op::FillTable(to, from),
             Op::LoadFilter(f) => Op::DetachFilter(f),
             Op::SwapFilter(from, to) => Op::SwapFilter(to, from),
             Op::DetachFilter(f) => Op::LoadFilter(f),
@@ -119,6 +128,13 @@ impl Op {
             }
             Op::AddArp(a) => config.arp.push(a),
             Op::RemoveArp(a) => config.arp.retain(|o| o.address != a.address),
+            Op::CreateTable(t) => config.tables.push(t),
+            Op::RemoveTable(t) => config.tables.retain(|o| o.name != t.name),
+            Op::FillTable(_, t) => {
+                if let Some(o) = config.tables.iter_mut().find(|o| o.name == t.name) {
+                    *o = t;
+                }
+            }
             Op::LoadFilter(f) => config.filters.push(f),
             Op::SwapFilter(_, f) => {
                 if let Some(o) = config.filters.iter_mut().find(|o| o.name == f.name) {
@@ -177,6 +193,7 @@ impl Op {
             Op::CreateInterface(i) | Op::Reconfigure(_, i) => i.options_at,
             Op::AddRoute(r) | Op::ChangeRoute(_, r) => r.at,
             Op::AddArp(a) => a.at,
+            Op::CreateTable(t) | Op::FillTable(_, t) => t.at,
             Op::LoadFilter(f) | Op::SwapFilter(_, f) => f.source_at,
             _ => Default::default(),
         }
@@ -222,6 +239,11 @@ impl fmt::Display for Op {
                 None => write!(f, "publish neighbour {} as our own", a.address),
             },
             Op::RemoveArp(a) => write!(f, "remove neighbour {}", a.address),
+            Op::CreateTable(t) => write!(f, "create table {} ({}, {} entries)", t.name, t.kind, t.entries.len()),
+            Op::RemoveTable(t) => write!(f, "remove table {}", t.name),
+            Op::FillTable(from, to) => {
+                write!(f, "fill table {}: {} -> {} entries", to.name, from.entries.len(), to.entries.len())
+            }
             Op::LoadFilter(x) => write!(f, "load filter {}: {}", x.name, x.what()),
             Op::SwapFilter(_, x) => write!(f, "swap filter {}: {}", x.name, x.what()),
             Op::DetachFilter(x) => write!(f, "detach filter {}", x.name),

@@ -64,6 +64,11 @@ impl<'c> Planner<'c> {
                 self.ops.push(Op::DetachFilter(f.clone()));
             }
         }
+        for t in &old.tables {
+            if new.tables.iter().any(|n| n.name == t.name && !n.same_shape(t)) {
+                self.ops.push(Op::RemoveTable(t.clone()));
+            }
+        }
         for r in &old.routes {
             if self.route_kept(r).is_none() {
                 self.ops.push(Op::RemoveRoute(r.clone()));
@@ -123,12 +128,23 @@ impl<'c> Planner<'c> {
                 Some(_) => {}
             }
         }
+        for t in &new.tables {
+            match old.tables.iter().find(|o| o.same_shape(t)) {
+                None => self.ops.push(Op::CreateTable(t.clone())),
+                Some(o) if o.entries != t.entries => self.ops.push(Op::FillTable(o.clone(), t.clone())),
+                Some(_) => {}
+            }
+        }
         for f in &new.filters {
             match old.filters.iter().find(|o| o.name == f.name && self.filter_kept(o).is_some()) {
                 None => self.ops.push(Op::LoadFilter(f.clone())),
                 Some(o) if o != f => self.ops.push(Op::SwapFilter(o.clone(), f.clone())),
                 Some(_) => {}
             }
+        }
+        // When no filter looks into them any more.
+        for t in old.tables.iter().filter(|t| !new.tables.iter().any(|n| n.name == t.name)) {
+            self.ops.push(Op::RemoveTable(t.clone()));
         }
         for i in new.interfaces.iter().filter(|i| i.up) {
             let was_up = old.interface(&i.name).is_some_and(|o| o.up) && !self.gone.contains(i.name.as_str());
@@ -272,6 +288,7 @@ fn notes(old: &Config, new: &Config) -> Vec<String> {
     note(old.runtime != new.runtime, "[runtime]");
     note(old.pool != new.pool, "[pool]");
     note(old.control != new.control, "[control]");
+    note(old.filter_host != new.filter_host, "[filters]");
     note(old.plugins.dirs != new.plugins.dirs, "[plugins] dirs");
     notes
 }

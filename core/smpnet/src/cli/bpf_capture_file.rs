@@ -1,6 +1,10 @@
 //! Packets of a pcap or pcapng file, for commands that judge them without a daemon.
 
-use pcap_file::{DataLink, PcapError, pcap::PcapParser, pcapng::Block, pcapng::PcapNgParser};
+use pcap_file::{
+    DataLink, PcapError,
+    pcap::PcapParser,
+    pcapng::{Block, PcapNgParser, blocks::interface_description::InterfaceDescriptionOption},
+};
 use smpnet_bpf::Dlt;
 use std::ops::Range;
 use std::path::Path;
@@ -15,6 +19,19 @@ struct Packet {
     range: Range<usize>,
     wirelen: u32,
     link: DataLink,
+    /// Nanoseconds since 1970.
+    ns: u64,
+}
+
+/// A packet and what the file says about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Captured<'c> {
+    /// The bytes that were captured.
+    pub bytes: &'c [u8],
+    /// Length on the wire.
+    pub wirelen: u32,
+    /// Nanoseconds since 1970.
+    pub ns: u64,
 }
 
 impl CaptureFile {
@@ -39,6 +56,12 @@ impl CaptureFile {
     /// The packets in the order of the file: captured bytes, and length on the wire.
     pub fn packets(&self) -> impl Iterator<Item = (&[u8], u32)> {
         self.packets.iter().map(|p| (&self.bytes[p.range.clone()], p.wirelen))
+    }
+
+    /// The packets in the order of the file, with their times.
+    pub fn captured(&self) -> impl Iterator<Item = Captured<'_>> {
+        let one = |p: &Packet| Captured { bytes: &self.bytes[p.range.clone()], wirelen: p.wirelen, ns: p.ns };
+        self.packets.iter().map(one)
     }
 
     /// What all packets begin with; `None` for a file without packets.
@@ -91,7 +114,12 @@ fn pcap(bytes: &[u8]) -> Result<Vec<Packet>, String> {
     while !rest.is_empty() {
         let at = place(bytes, rest).start;
         let (next, p) = parser.next_packet(rest).map_err(|e| damaged(at, &e))?;
-        packets.push(Packet { range: place(bytes, &p.data), wirelen: p.orig_len, link });
+        packets.push(Packet {
+            range: place(bytes, &p.data),
+            wirelen: p.orig_len,
+            link,
+            ns: p.timestamp.as_nanos() as u64,
+        });
         rest = next;
     }
     Ok(packets)
@@ -104,17 +132,32 @@ fn pcapng(bytes: &[u8]) -> Result<Vec<Packet>, String> {
         let at = place(bytes, rest).start;
         let (next, block) = parser.next_block(rest).map_err(|e| damaged(at, &e))?;
         rest = next;
-        let (interface, data, wirelen) = match &block {
-            Block::EnhancedPacket(p) => (p.interface_id, &p.data, p.original_len),
-            Block::SimplePacket(p) => (0, &p.data, p.original_len),
+        let (interface, data, wirelen, units) = match &block {
+            // The crate takes the number for nanoseconds, whatever the interface says.
+            Block::EnhancedPacket(p) => (p.interface_id, &p.data, p.original_len, p.timestamp.as_nanos() as u64),
+            Block::SimplePacket(p) => (0, &p.data, p.original_len, 0),
             _ => continue,
         };
         let Some(description) = parser.interfaces().get(interface as usize) else {
             return Err(format!("damaged at byte {at}: interface {interface} is not described"));
         };
-        packets.push(Packet { range: place(bytes, data), wirelen, link: description.linktype });
+        let ns = nanoseconds(units, &description.options);
+        packets.push(Packet { range: place(bytes, data), wirelen, link: description.linktype, ns });
     }
     Ok(packets)
+}
+
+/// A time in the units of its interface, microseconds unless that says otherwise.
+fn nanoseconds(units: u64, options: &[InterfaceDescriptionOption<'_>]) -> u64 {
+    let given =
+        options.iter().find_map(|o| if let InterfaceDescriptionOption::IfTsResol(r) = o { Some(*r) } else { None });
+    let resolution = given.unwrap_or(6);
+    let second = if resolution & 0x80 == 0 {
+        10u128.checked_pow(resolution.into())
+    } else {
+        1u128.checked_shl(u32::from(resolution & 0x7f))
+    };
+    second.map_or(0, |s| (u128::from(units) * 1_000_000_000 / s) as u64)
 }
 
 #[cfg(test)]
@@ -131,6 +174,10 @@ mod tests {
     fn a_cut_packet_keeps_its_length_on_the_wire() {
         let capture = CaptureFile::parse(pcap(1)).unwrap();
         assert_eq!(capture.packets().collect::<Vec<_>>(), [(&b"abc"[..], 60)]);
+        assert_eq!(capture.captured().next().map(|p| p.ns), Some(7_000_005_000));
+        let resolution = |r| [InterfaceDescriptionOption::IfTsResol(r)];
+        assert_eq!((nanoseconds(5, &[]), nanoseconds(5, &resolution(9))), (5000, 5));
+        assert_eq!((nanoseconds(512, &resolution(0x89)), nanoseconds(5, &resolution(0xff))), (1_000_000_000, 0));
         assert_eq!(capture.dlt(), Ok(Some(Dlt::En10mb)));
         assert_eq!(CaptureFile::parse(pcap(101)).unwrap().dlt(), Ok(Some(Dlt::Raw)));
     }

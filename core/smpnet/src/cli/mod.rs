@@ -66,7 +66,7 @@ enum Command {
     Netstat(netstat::NetstatArgs),
     Sysctl(sysctl::SysctlArgs),
     Plugin(plugin::PluginArgs),
-    Filter(filter::FilterArgs),
+    Filter(Box<filter::FilterArgs>),
     Bpf(bpf::BpfArgs),
     Extcap(capture::extcap::ExtcapArgs),
     Explain(control::ExplainArgs),

@@ -1,13 +1,14 @@
 //! What is wrong between the values of a configuration, and between it and the machine.
 
 use super::{
+    FilterTable,
     model::*,
     source::{Problem, Report, did_you_mean, nearest},
 };
 use std::{collections::HashMap, net::Ipv4Addr};
 
-/// Compiles a filter's source; `Err` is what is wrong with it.
-pub type CompileFilter<'w> = &'w dyn Fn(&Filter) -> Result<(), FilterFault>;
+/// Compiles a filter's source, for a router with these tables; `Err` is what is wrong with it.
+pub type CompileFilter<'w> = &'w dyn Fn(&Filter, &[FilterTable]) -> Result<(), FilterFault>;
 
 /// Why a filter could not be compiled.
 #[derive(Clone, Debug)]
@@ -44,6 +45,7 @@ pub fn check(config: &Config, world: &World<'_>, report: &mut Report) {
     c.addresses();
     c.routes();
     c.arp();
+    c.tables();
     c.filters();
     c.sysctl();
     report.problems.extend(c.problems);
@@ -210,6 +212,16 @@ impl<'c> Check<'c> {
         }
     }
 
+    fn tables(&mut self) {
+        let mut first = HashMap::new();
+        for t in &self.config.tables {
+            if let Some(line) = first.insert(t.name.as_str(), t.at.line) {
+                let message = format!("table \"{}\" is there twice; the first is in line {line}", t.name);
+                self.problems.push(Problem::error(t.at, message));
+            }
+        }
+    }
+
     fn filters(&mut self) {
         let names = self.interface_names();
         let mut first = HashMap::new();
@@ -235,7 +247,7 @@ impl<'c> Check<'c> {
                 };
                 self.problems.push(p);
             }
-            if let Some(Err(fault)) = self.world.compile.map(|compile| compile(f)) {
+            if let Some(Err(fault)) = self.world.compile.map(|compile| compile(f, &self.config.tables)) {
                 let message = format!("filter \"{}\": {}", f.name, fault.message);
                 let p = if fault.fatal {
                     Problem::error(f.source_at, message)

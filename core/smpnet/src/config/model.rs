@@ -1,7 +1,12 @@
 //! The configuration as types. What a file says, no more: nothing here touches the system.
 
-use super::source::{At, Located};
+use super::{
+    module::Module,
+    source::{At, Located},
+    table_file::FilterTable,
+};
 use serde::Serialize;
+use smpnet_wasm::{FaultLimit, OnFault};
 use std::{collections::BTreeMap, fmt, net::Ipv4Addr, path::PathBuf, str::FromStr};
 
 /// Where the control socket is unless something else was said.
@@ -90,6 +95,10 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// `[[arp]]`.
     pub arp: Vec<ArpEntry>,
+    /// `[filters]`.
+    pub filter_host: FiltersSection,
+    /// `[[table]]`.
+    pub tables: Vec<FilterTable>,
     /// `[[filter]]`.
     pub filters: Vec<Filter>,
     /// `[sysctl]`.
@@ -158,6 +167,24 @@ pub struct ControlSection {
 impl Default for ControlSection {
     fn default() -> Self {
         ControlSection { socket: DEFAULT_SOCKET.into() }
+    }
+}
+
+/// Where compiled code of modules is kept unless something else was said.
+pub const DEFAULT_CACHE: &str = "/var/cache/smpnet/wasm";
+
+/// `[filters]`: read once, when the daemon starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FiltersSection {
+    /// The folder where compiled code of modules is kept; `None` keeps none.
+    pub cache: Option<PathBuf>,
+    /// Whether the file says so: then a folder that cannot be used is worth a warning.
+    pub cache_given: bool,
+}
+
+impl Default for FiltersSection {
+    fn default() -> Self {
+        FiltersSection { cache: Some(DEFAULT_CACHE.into()), cache_given: false }
     }
 }
 
@@ -380,14 +407,8 @@ pub enum FilterSource {
         /// Its text.
         text: String,
     },
-    /// A module that `smpnet bpf compile --wasm` wrote, and where it came from.
-    Wasm {
-        /// The file, for messages.
-        file: String,
-        /// Its bytes.
-        #[serde(skip)]
-        bytes: Vec<u8>,
-    },
+    /// A module of somebody's.
+    Module(Box<Module>),
     /// A native filter of a plugin.
     Native {
         /// Its name (`loss`).
@@ -402,7 +423,7 @@ impl fmt::Display for FilterSource {
         match self {
             FilterSource::Expr(e) => write!(f, "\"{e}\""),
             FilterSource::Program { file, .. } => write!(f, "program {file}"),
-            FilterSource::Wasm { file, .. } => write!(f, "module {file}"),
+            FilterSource::Module(m) => write!(f, "{m}"),
             FilterSource::Native { filter, options } if options.as_object().is_none_or(|o| o.is_empty()) => {
                 write!(f, "native {filter}")
             }
@@ -501,10 +522,20 @@ pub struct Filter {
     /// Lower runs earlier on the way in, later on the way out.
     pub priority: i32,
     /// What happens to packets when the filter fails.
-    pub on_fault: Action,
+    pub on_fault: OnFault,
+    /// How many faults are too many.
+    pub faults: FaultLimit,
 }
 
 impl Filter {
+    /// The module that it runs, when it runs one.
+    pub fn module(&self) -> Option<&Module> {
+        match &self.source {
+            FilterSource::Module(m) => Some(m),
+            _ => None,
+        }
+    }
+
     /// True for a native filter.
     pub fn is_native(&self) -> bool {
         matches!(self.source, FilterSource::Native { .. })
@@ -512,7 +543,10 @@ impl Filter {
 
     /// What it does, for people.
     pub fn what(&self) -> String {
-        if self.is_native() { self.source.to_string() } else { format!("{} {}", self.action.name(), self.source) }
+        match self.source {
+            FilterSource::Native { .. } | FilterSource::Module(_) => self.source.to_string(),
+            _ => format!("{} {}", self.action.name(), self.source),
+        }
     }
 
     /// True when `other` sits at the same place with the same policy, so that one can be swapped for the other.
@@ -523,6 +557,7 @@ impl Filter {
             && self.direction == other.direction
             && self.priority == other.priority
             && self.on_fault == other.on_fault
+            && self.faults == other.faults
             && self.is_native() == other.is_native()
     }
 }

@@ -3,9 +3,12 @@
 
 use super::{
     model::*,
+    module::{Module, capabilities, fault_limit, limits},
     source::{Located, Problem, Report, did_you_mean},
     table::{Source, Table, to_json},
+    table_file::{Entries, FilterTable, parse_entries, parse_line, table_kind},
 };
+use smpnet_wasm::{ENTRIES_DEFAULT, ENTRIES_MAX, OnFault};
 use std::{io, net::Ipv4Addr, path::Path};
 use toml::{
     Spanned,
@@ -72,6 +75,23 @@ impl<'s, 't> Reader<'s, 't> {
         self.each(&root, "interface", "[[interface]]", |t| config.interfaces.extend(self.interface(t)));
         self.each(&root, "route", "[[route]]", |t| config.routes.extend(route(self.source, t)));
         self.each(&root, "arp", "[[arp]]", |t| config.arp.extend(arp(t)));
+        if let Some(t) = self.section(&root, "filters", "[filters]") {
+            match t.value("cache").map(|v| (v.get_ref().as_bool(), v)) {
+                None => {}
+                Some((Some(false), _)) => {
+                    config.filter_host = FiltersSection { cache: None, cache_given: true };
+                }
+                Some((Some(true), _)) => config.filter_host.cache_given = true,
+                Some((None, _)) => {
+                    if let Some(dir) = t.text("cache") {
+                        let cache = Some(self.path(&dir.value));
+                        config.filter_host = FiltersSection { cache, cache_given: true };
+                    }
+                }
+            }
+            t.finish();
+        }
+        self.each(&root, "table", "[[table]]", |t| config.tables.extend(self.filter_table(t)));
         self.each(&root, "filter", "[[filter]]", |t| config.filters.extend(self.filter(t)));
         if let Some(v) = root.value("sysctl") {
             self.sysctl(&mut config, v);
@@ -204,19 +224,16 @@ impl<'s, 't> Reader<'s, 't> {
                 Err(e) => self.source.report(Problem::error(p.at, format!("{}: {e}", p.value))),
             }
         }
-        if let Some(w) = t.text("wasm") {
-            match (self.read_file)(&self.path(&w.value)) {
-                Ok(bytes) => sources.push(Located { value: FilterSource::Wasm { file: w.value, bytes }, at: w.at }),
-                Err(e) => self.source.report(Problem::error(w.at, format!("{}: {e}", w.value))),
-            }
+        if let Some(m) = self.module(&t) {
+            sources.push(Located { value: FilterSource::Module(Box::new(m.value)), at: m.at });
         }
         let native = t.text("native");
         let options = t.json("options");
         if let (Some(o), None) = (&options, t.value("native")) {
             self.source.report(Problem::error(o.at, "\"options\" in [[filter]] goes with \"native\""));
         }
-        if t.value("native").is_some() && t.value("action").is_some() {
-            let message = "\"action\" goes with \"program\" or \"wasm\"; a native filter decides by itself";
+        if (t.value("native").is_some() || t.value("module").is_some()) && t.value("action").is_some() {
+            let message = "\"action\" goes with \"program\"; a native filter or a module decides by itself";
             self.source.report(Problem::error(t.at_of("action"), message));
         }
         if let Some(n) = native {
@@ -225,7 +242,7 @@ impl<'s, 't> Reader<'s, 't> {
         }
         let actions = [("drop", Action::Drop), ("pass", Action::Pass)];
         if let (Some(_), Some(_)) = (implied, t.value("action")) {
-            let message = "\"action\" goes with \"program\" or \"wasm\"; \"drop\" and \"pass\" say it already";
+            let message = "\"action\" goes with \"program\"; \"drop\" and \"pass\" say it already";
             self.source.report(Problem::error(t.at_of("action"), message));
         }
         let action = t.word("action", &actions).or(implied).unwrap_or_default();
@@ -234,10 +251,12 @@ impl<'s, 't> Reader<'s, 't> {
         let directions = [("in", FilterDirection::In), ("out", FilterDirection::Out), ("both", FilterDirection::Both)];
         let direction = t.word("direction", &directions).unwrap_or_default();
         let priority = t.number("priority", i32::MIN.into(), i32::MAX.into()).unwrap_or(0) as i32;
-        let on_fault = t.word("on_fault", &actions).unwrap_or(Action::Pass);
-        let given = ["drop", "pass", "program", "wasm", "native"].iter().filter(|k| t.value(k).is_some()).count();
+        let policies = [("pass", OnFault::Pass), ("drop", OnFault::Drop), ("detach", OnFault::Detach)];
+        let on_fault = t.word("on_fault", &policies).unwrap_or(OnFault::Pass);
+        let faults = t.parsed("faults", fault_limit).map(|f| f.value).unwrap_or_default();
+        let given = ["drop", "pass", "program", "module", "native"].iter().filter(|k| t.value(k).is_some()).count();
         if given != 1 {
-            t.error("[[filter]] needs exactly one of \"drop\", \"pass\", \"program\", \"wasm\" and \"native\"");
+            t.error("[[filter]] needs exactly one of \"drop\", \"pass\", \"program\", \"module\" and \"native\"");
         }
         let at = t.at();
         t.finish();
@@ -253,7 +272,92 @@ impl<'s, 't> Reader<'s, 't> {
             direction,
             priority,
             on_fault,
+            faults,
         })
+    }
+
+    /// A module and what belongs to it.
+    fn module(&self, t: &Table<'s, 't>) -> Option<Located<Module>> {
+        const OWN: [&str; 5] = ["config", "config_file", "allow", "tables", "limits"];
+        let Some(file) = t.text("module") else {
+            for key in OWN.into_iter().filter(|k| t.value(k).is_some() && t.value("module").is_none()) {
+                let message = format!("\"{key}\" in [[filter]] goes with \"module\"");
+                self.source.report(Problem::error(t.at_of(key), message));
+            }
+            return None;
+        };
+        let path = self.path(&file.value);
+        let bytes = (self.read_file)(&path);
+        let bytes = bytes.map_err(|e| self.source.report(Problem::error(file.at, format!("{}: {e}", file.value)))).ok();
+        let mut module = Module::new(path.display().to_string(), bytes.as_deref().unwrap_or_default().to_vec());
+        if let Some(text) = t.text("config") {
+            module.config = text.value.into_bytes();
+        }
+        if let Some(f) = t.text("config_file") {
+            match (self.read_file)(&self.path(&f.value)) {
+                _ if t.value("config").is_some() => {
+                    let message = "a module has \"config\" or \"config_file\", not both";
+                    self.source.report(Problem::error(f.at, message));
+                }
+                Ok(bytes) => module.config = bytes,
+                Err(e) => self.source.report(Problem::error(f.at, format!("{}: {e}", f.value))),
+            }
+        }
+        let one = |name: &str| capabilities([name]).map(|c| c.iter().collect::<Vec<_>>());
+        let allowed = t.texts("allow").unwrap_or_default().into_iter().filter_map(|c| t.convert(c, one));
+        module.allow = allowed.flat_map(|c| c.value).chain(module.allow.iter()).collect();
+        if let Some(l) = t.json("limits") {
+            match limits(&module.limits, &l.value) {
+                Ok(new) => module.limits = new,
+                Err(e) => self.source.report(Problem::error(l.at, e)),
+            }
+        }
+        if let Some(names) = t.json("tables") {
+            match serde_json::from_value(names.value) {
+                Ok(tables) => module.tables = tables,
+                Err(_) => {
+                    let message = "\"tables\" in [[filter]] must give names: tables = { names = \"blocklist\" }";
+                    self.source.report(Problem::error(names.at, message));
+                }
+            }
+        }
+        bytes.map(|_| Located { value: module, at: file.at })
+    }
+
+    /// A table that modules look into.
+    fn filter_table(&self, t: Table<'s, 't>) -> Option<FilterTable> {
+        let name = t.required_text("name").and_then(|n| t.convert(n, filter_name));
+        let kind = t.required_text("kind").and_then(|k| t.convert(k, table_kind));
+        let most = t.number("most", 1, ENTRIES_MAX as i64).map_or(ENTRIES_DEFAULT, |n| n as usize);
+        let file = t.text("file");
+        let lines = t.texts("entries").unwrap_or_default();
+        let at = t.at();
+        t.finish();
+        let (name, kind) = (name?.value, kind?.value);
+        let mut entries = Entries::new();
+        if let Some(f) = file {
+            let text = |b| String::from_utf8(b).map_err(|_| io::Error::other("is not text"));
+            match (self.read_file)(&self.path(&f.value)).and_then(text) {
+                Ok(text) => match parse_entries(kind, &text) {
+                    Ok(all) => entries = all,
+                    Err((line, e)) => {
+                        self.source.report(Problem::error(f.at, format!("{}:{line}: {e}; table {name}", f.value)));
+                    }
+                },
+                Err(e) => self.source.report(Problem::error(f.at, format!("{}: {e}", f.value))),
+            }
+        }
+        for line in lines {
+            match parse_line(kind, &line.value) {
+                Ok(entry) => entries.extend(entry),
+                Err(e) => self.source.report(Problem::error(line.at, e)),
+            }
+        }
+        if entries.len() > most {
+            let message = format!("table {name} has {} entries, {most} are allowed (\"most\")", entries.len());
+            self.source.report(Problem::error(at, message));
+        }
+        Some(FilterTable { at, name, kind, most, entries: entries.into() })
     }
 
     fn sysctl(&self, config: &mut Config, v: &'s Spanned<DeValue<'t>>) {

@@ -17,7 +17,7 @@ fn said(text: &str) -> Vec<String> {
     let (drivers, kinds) = (names(&["af_packet", "tap", "pcap", "null"]), names(&["gif", "vlan"]));
     let sysctl = names(&["net.inet.ip.forwarding", "net.inet.ip.ttl"]);
     let devices = names(&["eth0", "veth0", "veth1"]);
-    let compile = |f: &Filter| match &f.source {
+    let compile = |f: &Filter, _: &[FilterTable]| match &f.source {
         FilterSource::Expr(e) if e.contains("udq") => {
             Err(FilterFault { message: "syntax error".into(), hint: None, fatal: true })
         }
@@ -151,7 +151,7 @@ fn every_mistake_is_named_with_its_place_and_the_nearest_right_name() {
         ),
         (
             "[[filter]]\nname = \"f\"\ndrop = \"udp\"\npass = \"tcp\"\n",
-            &[r#"r.toml:1:1: error: [[filter]] needs exactly one of "drop", "pass", "program", "wasm" and "native""#],
+            &[r#"r.toml:1:1: error: [[filter]] needs exactly one of "drop", "pass", "program", "module" and "native""#],
         ),
         (
             "[[filter]]\nname = \"f\"\nnative = \"los\"\noptions = { one_in = 2 }\n",
@@ -163,7 +163,7 @@ fn every_mistake_is_named_with_its_place_and_the_nearest_right_name() {
         ),
         (
             "[[filter]]\nname = \"f\"\nnative = \"loss\"\naction = \"pass\"\n",
-            &[r#"r.toml:4:10: error: "action" goes with "program" or "wasm"; a native filter decides by itself"#],
+            &[r#"r.toml:4:10: error: "action" goes with "program"; a native filter or a module decides by itself"#],
         ),
         ("[[filter]]\nname = \"f\"\ndrop = \"udq\"\n", &[r#"r.toml:3:8: error: filter "f": syntax error"#]),
         ("[[filter]]\nname = \"f\"\nprogram = \"x.ddd\"\n", &["r.toml:3:11: error: x.ddd: No such file or directory"]),
@@ -262,7 +262,7 @@ on_fault = "drop"
     assert!(config.arp[0].publish);
     let f = &config.filters[0];
     assert_eq!((f.action, f.attach, f.direction), (Action::Pass, AttachLayer::Ether, FilterDirection::Both));
-    assert_eq!((f.priority, f.on_fault, f.interface.as_deref()), (-5, Action::Drop, Some("lan0")));
+    assert_eq!((f.priority, f.on_fault, f.interface.as_deref()), (-5, smpnet_wasm::OnFault::Drop, Some("lan0")));
     assert_eq!(config.sysctl["net.inet.ip.ttl"].value, "32");
     assert_eq!(config.connected("10.0.1.77".parse().unwrap()).unwrap().name, "lan0");
 }

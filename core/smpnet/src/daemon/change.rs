@@ -1,9 +1,10 @@
 //! Endpoints that change something. Each is one transaction.
 
 use super::{
+    filter_requests::{FilterRequest, SwapRequest},
     requests::{
-        ArpRequest, BulkRequest, FileRequest, FilterRequest, InterfaceChange, InterfaceRequest, PluginRequest,
-        RouteRequest, SwapRequest, SysctlRequest, destroy, only_fields,
+        ArpRequest, BulkRequest, FileRequest, InterfaceChange, InterfaceRequest, PluginRequest, RouteRequest,
+        SysctlRequest, destroy, only_fields,
     },
     show::Answer,
     state::{Daemon, Refused},
@@ -178,7 +179,7 @@ pub fn filter_load(d: &Daemon, call: &Call) -> Answer {
 }
 
 /// The filter of that name in the running configuration.
-fn configured(call: &Call, config: &Config) -> Result<Filter, ApiError> {
+pub(super) fn configured(call: &Call, config: &Config) -> Result<Filter, ApiError> {
     let name = call.path("name");
     match config.filters.iter().find(|f| f.name == name) {
         Some(f) => Ok(f.clone()),

@@ -1,6 +1,6 @@
 //! Every endpoint of the API.
 
-use super::{capture, change, metrics, show, state::Daemon};
+use super::{capture, change, filters, metrics, show, state::Daemon};
 use crate::api::{Endpoint, Handler, Param};
 
 const fn required(name: &'static str, text: &'static str) -> Param {
@@ -35,7 +35,7 @@ fn other(
 pub fn endpoints() -> Vec<Endpoint<Daemon>> {
     let mut all = interfaces();
     all.extend(routing());
-    all.extend(filters());
+    all.extend(filtering());
     all.extend(capture::endpoints());
     all.extend(observing());
     all.extend(configuring());
@@ -149,7 +149,7 @@ fn routing() -> Vec<Endpoint<Daemon>> {
     ]
 }
 
-fn filters() -> Vec<Endpoint<Daemon>> {
+fn filtering() -> Vec<Endpoint<Daemon>> {
     let one = "/v1/filters/{name}";
     vec![
         get("/v1/filters", "listFilters", "All filters", "FilterList", show::filters),
@@ -188,6 +188,73 @@ fn filters() -> Vec<Endpoint<Daemon>> {
             None,
             "SwapReport",
             change::filter_rollback,
+        ),
+        other(
+            "post",
+            "/v1/filters/{name}/shadow",
+            "loadShadow",
+            "Run a program beside a filter's, on the same packets; nobody acts on what it says",
+            Some("SwapRequest"),
+            "Shadow",
+            filters::shadow_load,
+        ),
+        other(
+            "delete",
+            "/v1/filters/{name}/shadow",
+            "dropShadow",
+            "End a shadow",
+            None,
+            "Changed",
+            filters::shadow_drop,
+        ),
+        get("/v1/filters/{name}/diff", "getDiff", "How a shadow differs; samples come once", "Diff", filters::diff),
+        other(
+            "post",
+            "/v1/filters/{name}/promote",
+            "promoteShadow",
+            "Put a shadow in its filter's place",
+            None,
+            "SwapReport",
+            filters::promote,
+        ),
+        get("/v1/tables", "listTables", "Tables that modules look into", "TableList", filters::tables),
+        other(
+            "post",
+            "/v1/tables",
+            "createTable",
+            "Make a table",
+            Some("TableRequest"),
+            "Filled",
+            filters::table_create,
+        ),
+        get("/v1/tables/{name}", "getTable", "A table and its entries", "Table", filters::table),
+        other("delete", "/v1/tables/{name}", "removeTable", "Remove a table", None, "Changed", filters::table_remove),
+        other(
+            "put",
+            "/v1/tables/{name}/entries",
+            "replaceEntries",
+            "Give a table other entries, in one step for packets",
+            Some("EntriesRequest"),
+            "Filled",
+            filters::table_replace,
+        ),
+        other(
+            "post",
+            "/v1/tables/{name}/entries",
+            "addEntries",
+            "Add entries or change their values, in one step for packets",
+            Some("EntriesRequest"),
+            "Filled",
+            filters::table_add,
+        ),
+        other(
+            "post",
+            "/v1/tables/{name}/delete",
+            "deleteEntries",
+            "Remove entries, in one step for packets",
+            Some("EntriesRequest"),
+            "Filled",
+            filters::table_delete,
         ),
         other(
             "post",

@@ -22,6 +22,7 @@ pub fn render(d: &Daemon) -> String {
     let flows = serde_json::to_value(stack.flow_status()).unwrap_or_default();
     page.object("smpnet_flow_cache", "Flow caches of all workers together.", "counter", &flows);
     filter_metrics(&mut page, d);
+    module_metrics(&mut page, d);
     bpf_metrics(&mut page, d);
     runtime_metrics(&mut page, d);
     page.text
@@ -151,6 +152,27 @@ fn bpf_metrics(page: &mut Page, d: &Daemon) {
                 let labels = [("listener", l.id.to_string()), ("worker", cpu.worker.to_string())];
                 page.sample(&metric, &labels.each_ref().map(|(k, v)| (*k, v.as_str())), value);
             }
+        }
+    }
+}
+
+/// What modules count by themselves, tables, and the cache of compiled code.
+fn module_metrics(page: &mut Page, d: &Daemon) {
+    page.head("smpnet_filter_module_counter_total", "counter", "Counters of filters' modules.");
+    for f in d.router.filters.list().iter().filter(|f| f.kind == smpnet_wasm::Kind::Module) {
+        let counters = d.router.filters.stats(&f.name).map(|s| s.counters).unwrap_or_default();
+        for c in counters {
+            page.sample("smpnet_filter_module_counter_total", &[("filter", &f.name), ("counter", &c.name)], c.total);
+        }
+    }
+    page.head("smpnet_filter_table_entries", "gauge", "Entries of tables that modules look into.");
+    for t in d.router.filters.tables().list() {
+        page.sample("smpnet_filter_table_entries", &[("table", &t.name)], t.entries as u64);
+    }
+    if let Some(cache) = d.router.filters.cache_stats() {
+        page.head("smpnet_filter_code_cache_total", "counter", "Compiled modules that were looked for on disk.");
+        for (what, n) in [("hit", cache.hits), ("miss", cache.misses), ("refused", cache.refused)] {
+            page.sample("smpnet_filter_code_cache_total", &[("result", what)], n);
         }
     }
 }

@@ -4,6 +4,8 @@ mod capture;
 mod change;
 mod device;
 mod endpoints;
+mod filter_requests;
+mod filters;
 mod metrics;
 mod notify;
 mod requests;

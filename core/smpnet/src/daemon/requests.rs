@@ -1,12 +1,13 @@
-//! The bodies of requests, and what they mean.
+//! The bodies of requests, and what they mean. Those about filters are in [`filter_requests`](super::filter_requests).
 
+use super::filter_requests::{EntriesRequest, FilterRequest, SwapRequest, TableRequest};
 use crate::{
     api::ApiError,
     apply::Op,
     config::{
-        Action, ArpEntry, AttachLayer, Backing, Config, Filter, FilterDirection, FilterSource, Interface, Mac,
-        Multicast, NextHop, Prefix, Route, RouteCommand, RouteTarget, did_you_mean, filter_name, interface_address,
-        interface_name, mac_or_auto, offload_name, offload_set, route_destination, route_file,
+        Action, ArpEntry, Backing, Config, Interface, Mac, Multicast, NextHop, Prefix, Route, RouteCommand,
+        RouteTarget, did_you_mean, interface_address, interface_name, mac_or_auto, offload_name, offload_set,
+        route_destination, route_file,
     },
 };
 use serde::Deserialize;
@@ -343,142 +344,6 @@ impl ArpRequest {
     }
 }
 
-/// What a filter runs: exactly one of the first five.
-#[derive(Debug, Deserialize)]
-struct SourceRequest {
-    drop: Option<String>,
-    pass: Option<String>,
-    program: Option<PathBuf>,
-    wasm: Option<PathBuf>,
-    native: Option<String>,
-    /// Of the native filter.
-    options: Option<Value>,
-    action: Option<String>,
-}
-
-const ONE_SOURCE: &str = "a filter needs exactly one of \"drop\", \"pass\", \"program\", \"wasm\" and \"native\"";
-
-impl SourceRequest {
-    fn take(self) -> Result<(FilterSource, Option<Action>), ApiError> {
-        let given = self.action.as_deref().map(action).transpose()?;
-        if let Some(filter) = self.native {
-            let none = self.drop.is_none() && self.pass.is_none() && self.program.is_none() && self.wasm.is_none();
-            let options = self.options.unwrap_or_else(|| json!({}));
-            return match (none, given, options.is_object()) {
-                (false, ..) => Err(ApiError::bad(ONE_SOURCE)),
-                (_, Some(_), _) => Err(ApiError::bad("a native filter has no \"action\"")),
-                (.., false) => Err(ApiError::bad("the \"options\" of a native filter must be a JSON object")),
-                _ => Ok((FilterSource::Native { filter, options }, None)),
-            };
-        }
-        if self.options.is_some() {
-            return Err(ApiError::bad("\"options\" goes with \"native\""));
-        }
-        let read_error = |f: &PathBuf, e: std::io::Error| ApiError::bad(format!("{}: {e}", f.display()));
-        match (self.drop, self.pass, self.program, self.wasm) {
-            (Some(_), None, None, None) | (None, Some(_), None, None) if given.is_some() => {
-                Err(ApiError::bad("\"action\" goes with \"program\" or \"wasm\""))
-            }
-            (Some(e), None, None, None) => Ok((FilterSource::Expr(e), Some(Action::Drop))),
-            (None, Some(e), None, None) => Ok((FilterSource::Expr(e), Some(Action::Pass))),
-            (None, None, Some(f), None) => {
-                let text = std::fs::read_to_string(&f).map_err(|e| read_error(&f, e))?;
-                Ok((FilterSource::Program { file: f.display().to_string(), text }, given))
-            }
-            (None, None, None, Some(f)) => {
-                let bytes = std::fs::read(&f).map_err(|e| read_error(&f, e))?;
-                Ok((FilterSource::Wasm { file: f.display().to_string(), bytes }, given))
-            }
-            _ => Err(ApiError::bad(ONE_SOURCE)),
-        }
-    }
-}
-
-/// Loads a filter.
-#[derive(Debug, Deserialize)]
-pub struct FilterRequest {
-    name: String,
-    #[serde(flatten)]
-    source: SourceRequest,
-    attach: Option<String>,
-    interface: Option<String>,
-    direction: Option<String>,
-    #[serde(default)]
-    priority: i32,
-    on_fault: Option<String>,
-}
-
-impl FilterRequest {
-    /// The fields that a request may have.
-    pub const FIELDS: [&str; 13] = [
-        "name",
-        "drop",
-        "pass",
-        "program",
-        "wasm",
-        "native",
-        "options",
-        "action",
-        "attach",
-        "interface",
-        "direction",
-        "priority",
-        "on_fault",
-    ];
-
-    /// The filter.
-    pub fn filter(self) -> Result<Filter, ApiError> {
-        let name = filter_name(&self.name).map_err(ApiError::bad)?;
-        let (source, act) = self.source.take()?;
-        let attach = match self.attach.as_deref().unwrap_or("inet") {
-            "inet" => AttachLayer::Inet,
-            "ether" => AttachLayer::Ether,
-            other => return Err(word("attach", other, &["inet", "ether"])),
-        };
-        let direction = match self.direction.as_deref().unwrap_or("in") {
-            "in" => FilterDirection::In,
-            "out" => FilterDirection::Out,
-            "both" => FilterDirection::Both,
-            other => return Err(word("direction", other, &["in", "out", "both"])),
-        };
-        Ok(Filter {
-            at: Default::default(),
-            name,
-            source,
-            source_at: Default::default(),
-            action: act.unwrap_or_default(),
-            attach,
-            interface: self.interface.filter(|i| i != "all"),
-            direction,
-            priority: self.priority,
-            on_fault: self.on_fault.as_deref().map_or(Ok(Action::Pass), action)?,
-        })
-    }
-}
-
-/// Swaps a filter's program.
-#[derive(Debug, Deserialize)]
-pub struct SwapRequest {
-    #[serde(flatten)]
-    source: SourceRequest,
-}
-
-impl SwapRequest {
-    /// The fields that a request may have.
-    pub const FIELDS: [&str; 7] = ["drop", "pass", "program", "wasm", "native", "options", "action"];
-
-    /// The filter after the swap.
-    pub fn filter(self, old: &Filter) -> Result<Filter, ApiError> {
-        let (source, act) = self.source.take()?;
-        if old.is_native() != matches!(source, FilterSource::Native { .. }) {
-            let is = if old.is_native() { "a native filter" } else { "a filter that is compiled" };
-            let hint = format!("detach {} and load the other", old.name);
-            return Err(ApiError::conflict(format!("{} is {is}: no swap leads to the other kind", old.name)).hint(hint));
-        }
-        Ok(Filter { source, action: act.unwrap_or(old.action), ..old.clone() })
-    }
-}
-
 /// Refuses fields that the request does not have, which serde cannot do for flattened structures.
 pub fn only_fields(body: &Value, known: &[&str]) -> Result<(), ApiError> {
     let unknown = body.as_object().and_then(|o| o.keys().find(|k| !known.contains(&k.as_str())));
@@ -488,7 +353,7 @@ pub fn only_fields(body: &Value, known: &[&str]) -> Result<(), ApiError> {
     }
 }
 
-fn action(s: &str) -> Result<Action, ApiError> {
+pub(super) fn action(s: &str) -> Result<Action, ApiError> {
     match s {
         "drop" => Ok(Action::Drop),
         "pass" => Ok(Action::Pass),
@@ -496,7 +361,7 @@ fn action(s: &str) -> Result<Action, ApiError> {
     }
 }
 
-fn word(what: &str, wrong: &str, known: &[&str]) -> ApiError {
+pub(super) fn word(what: &str, wrong: &str, known: &[&str]) -> ApiError {
     ApiError::bad(format!("\"{wrong}\" is no {what}")).hint(did_you_mean(wrong, known))
 }
 
@@ -609,7 +474,7 @@ pub fn understand(body: &Value, config: &Config) -> usize {
     }
     let mut filter = body.clone();
     if let Some(o) = filter.as_object_mut() {
-        o.retain(|k, _| k != "program" && k != "wasm");
+        o.retain(|k, _| k != "program");
     }
     let fields = [only_fields(&filter, &FilterRequest::FIELDS), only_fields(&filter, &SwapRequest::FIELDS)];
     let meant = [
@@ -621,6 +486,8 @@ pub fn understand(body: &Value, config: &Config) -> usize {
         fields[0].is_ok() && read::<FilterRequest>(&filter).is_some_and(|r| r.filter().is_ok()),
         fields[1].is_ok()
             && config.filters.iter().any(|f| read::<SwapRequest>(&filter).is_some_and(|r| r.filter(f).is_ok())),
+        read::<TableRequest>(body).is_some_and(|r| r.table().is_ok()),
+        read::<EntriesRequest>(body).is_some_and(|r| r.entries(smpnet_wasm::TableKind::Exact).is_ok()),
         read::<SysctlRequest>(body).is_some_and(|r| r.text().is_ok()),
         read::<PluginRequest>(body).is_some(),
         read::<ExplainRequest>(body).is_some_and(|r| r.frame().is_ok()),

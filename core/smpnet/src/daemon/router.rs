@@ -5,8 +5,8 @@ use crate::{
     api::Bus,
     apply::{Executor, Op},
     config::{
-        Action, ArpEntry, AttachLayer, Backing, Filter, FilterDirection, FilterSource, Interface, Mac, Multicast,
-        Prefix, Route, RouteTarget, did_you_mean,
+        Action, ArpEntry, AttachLayer, Backing, Entries, Filter, FilterDirection, FilterSource, FilterTable, Interface,
+        Mac, Multicast, Prefix, Route, RouteTarget, did_you_mean,
     },
     native::{NativeFilters, NativePlace, NativeSpec, Quarantined},
     plugins::Plugins,
@@ -18,7 +18,7 @@ use smpnet_stack::{
     AddrOptions, ArpSpec, Dir, FilterOpinion, HookLayer, IfIndex, Ipv4Net, NextHopSpec, RouteKind, RouteSpec,
     RouteStep, Stack,
 };
-use smpnet_wasm::{FilterManager, FilterSpec, ModuleSpec, Source};
+use smpnet_wasm::{FilterManager, FilterSpec, Source, TableKey};
 use std::{
     collections::{BTreeMap, VecDeque},
     path::Path,
@@ -285,6 +285,7 @@ impl Router {
         let NativePlace { layer, ifindex, dirs, priority, on_fault } = self.place(f)?;
         (spec.layer, spec.ifindex, spec.dirs, spec.priority, spec.on_fault) =
             (layer, ifindex, dirs, priority, on_fault);
+        spec.faults = f.faults;
         let report = self.filters.load(spec).map_err(text)?;
         self.adopted(f, report.generation);
         Ok(self.filter_event("loaded", json!(report)))
@@ -304,10 +305,7 @@ impl Router {
                 FilterDirection::Both => smpnet_wasm::Dirs::Both,
             },
             priority: f.priority,
-            on_fault: match f.on_fault {
-                Action::Pass => smpnet_wasm::OnFault::Pass,
-                Action::Drop => smpnet_wasm::OnFault::Drop,
-            },
+            on_fault: f.on_fault,
         })
     }
 
@@ -329,6 +327,21 @@ impl Router {
         let report = self.filters.swap(&f.name, source(&f.source)?, Some(action(f.action))).map_err(text)?;
         self.adopted(f, report.generation);
         Ok(self.filter_event("swapped", json!(report)))
+    }
+
+    /// Runs what a filter is to be beside what it is.
+    pub fn shadow_load(&self, f: &Filter) -> Result<Value, String> {
+        self.filters.shadow_load(&f.name, source(&f.source)?, Some(action(f.action))).map_err(text)?;
+        let report = json!({"name": f.name, "shadow": f.what()});
+        self.bus.publish("filter", json!({"filter": f.name, "what": "shadow loaded", "shadow": f.what()}));
+        Ok(report)
+    }
+
+    /// Puts the shadow of a filter in its place; `f` is what it then is.
+    pub fn promote(&self, f: &Filter) -> Result<Value, String> {
+        let report = self.filters.promote(&f.name).map_err(text)?;
+        self.adopted(f, report.generation);
+        Ok(self.filter_event("promoted", json!(report)))
     }
 
     fn programs(&self) -> MutexGuard<'_, BTreeMap<String, VecDeque<(u64, Filter)>>> {
@@ -362,6 +375,43 @@ impl Router {
         self.adopted(&f, generation);
         let why = format!("generation {} failed; what ran before it was put back", generation - 1);
         Some(Standing::FellBack(Box::new(f), why))
+    }
+
+    fn create_table(&self, t: &FilterTable) -> Result<Value, String> {
+        let tables = self.filters.tables();
+        tables.create(&t.name, t.kind, Some(t.most)).map_err(text)?;
+        if let Err(e) = tables.replace(&t.name, &list(&t.entries)) {
+            // Just made, so nobody looks into it.
+            let _ = tables.remove(&t.name);
+            return Err(text(e));
+        }
+        self.bus.publish("table", json!({"table": t.name, "what": "created", "entries": t.entries.len()}));
+        Ok(json!({"table": t.name, "entries": t.entries.len(), "added": t.entries.len(), "removed": 0}))
+    }
+
+    /// Packets see all of a change or nothing. Where there is only more or only less, no more than that is done.
+    fn fill_table(&self, from: &FilterTable, to: &FilterTable) -> Result<Value, String> {
+        let began = std::time::Instant::now();
+        let tables = self.filters.tables();
+        let changed: Entries =
+            to.entries.iter().filter(|(k, v)| from.entries.get(k) != Some(v)).map(|(k, v)| (k.clone(), *v)).collect();
+        let gone: Vec<_> = from.entries.keys().filter(|k| !to.entries.contains_key(k)).cloned().collect();
+        match (changed.is_empty(), gone.is_empty()) {
+            (true, true) => Ok(0),
+            (false, true) => tables.insert(&to.name, &list(&changed)),
+            (true, false) => tables.delete(&to.name, &gone),
+            (false, false) => tables.replace(&to.name, &list(&to.entries)),
+        }
+        .map_err(text)?;
+        let new = changed.keys().filter(|k| !from.entries.contains_key(k)).count();
+        let report = json!({
+            "table": to.name, "entries": to.entries.len(), "added": new, "changed": changed.len() - new,
+            "removed": gone.len(), "fill_us": began.elapsed().as_micros() as u64,
+        });
+        let mut event = report.clone();
+        event["what"] = json!("filled");
+        self.bus.publish("table", event);
+        Ok(report)
     }
 
     /// Publishes what happened to a filter, and gives the report back.
@@ -456,6 +506,9 @@ impl Executor for &Router {
                 let index = a.interface.as_deref().map(|i| self.index(i)).transpose()?;
                 done(self.stack.arp_delete(index, a.address))
             }
+            Op::CreateTable(t) => self.create_table(t),
+            Op::RemoveTable(t) => self.filters.remove_table(&t.name).map(|()| Value::Null).map_err(text),
+            Op::FillTable(from, to) => self.fill_table(from, to),
             Op::LoadFilter(f) => self.load_filter(f),
             Op::SwapFilter(_, f) => self.swap_filter(f),
             Op::DetachFilter(f) => {
@@ -515,9 +568,13 @@ pub fn source(s: &FilterSource) -> Result<Source, String> {
         FilterSource::Program { file, text } => {
             Source::Program(smpnet_bpf::load_program(text).map_err(|e| format!("{file}: {e}"))?)
         }
-        FilterSource::Wasm { bytes, .. } => Source::Module(ModuleSpec::new(bytes.clone())),
+        FilterSource::Module(m) => Source::Module(m.spec()),
         FilterSource::Native { filter, .. } => return Err(format!("native {filter} is no program")),
     })
+}
+
+fn list(entries: &Entries) -> Vec<(TableKey, u32)> {
+    entries.iter().map(|(k, v)| (k.clone(), *v)).collect()
 }
 
 fn action(a: Action) -> smpnet_wasm::Action {

@@ -2,6 +2,7 @@
 
 use super::{
     endpoints::endpoints,
+    filters::FaultWatch,
     notify::{Notify, watchdog_interval},
     requests::FileRequest,
     router::Router,
@@ -11,13 +12,13 @@ use super::{
 };
 use crate::{
     api::{self, Bus},
-    config::{self, Config, Report},
+    config::{self, Config, FiltersSection, Report},
     plugins::Plugins,
 };
 use serde_json::{Value, json};
 use smpnet_runtime::{HugePages, PoolConfig, Runtime, RuntimeConfig};
 use smpnet_stack::Stack;
-use smpnet_wasm::{FilterManager, StackAttach};
+use smpnet_wasm::{CodeCache, FilterManager, StackAttach};
 use std::{
     path::PathBuf,
     sync::Arc,
@@ -103,6 +104,7 @@ fn start(config: &Config, file: PathBuf, name: &str, text: &str) -> Result<Arc<D
     })?;
     let attach = Arc::new(StackAttach::new(runtime.clone(), stack.clone()));
     let filters = FilterManager::new(attach).map_err(|e| failed("cannot start the filter host", &e))?;
+    open_cache(&filters, &config.filter_host);
     let bus = Bus::default();
     let plugins = Plugins::start(&runtime, &stack, &config.plugins.dirs);
     let daemon = Arc::new(Daemon::new(Router::new(runtime, stack, filters, plugins, bus), file, config));
@@ -132,6 +134,19 @@ fn start(config: &Config, file: PathBuf, name: &str, text: &str) -> Result<Arc<D
         }
     }
     Ok(daemon)
+}
+
+/// Compiled code of modules is kept on disk when it can be; without, modules are compiled each time.
+fn open_cache(filters: &FilterManager, section: &FiltersSection) {
+    let Some(dir) = &section.cache else { return };
+    if let Err(e) = dir.parent().map_or(Ok(()), std::fs::create_dir_all) {
+        tracing::debug!(%e, dir = %dir.display(), "cannot make the folder around the code cache");
+    }
+    match CodeCache::open(dir) {
+        Ok(cache) => filters.set_cache(cache),
+        Err(e) if section.cache_given => warn!("compiled filters are not kept: {e}"),
+        Err(e) => info!("compiled filters are not kept: {e}"),
+    }
 }
 
 fn runtime_config(config: &Config) -> RuntimeConfig {
@@ -191,6 +206,9 @@ async fn serve(daemon: &Arc<Daemon>, socket: &ControlSocket, notify: &Notify, on
     let watchdog = watchdog_interval();
     let mut alive = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)));
     let mut finished = tokio::time::interval(Duration::from_millis(20));
+    let mut faults = tokio::time::interval(Duration::from_millis(500));
+    faults.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let watch = Arc::new(FaultWatch::default());
     let mut quiet = Quiet::default();
     loop {
         tokio::select! {
@@ -201,6 +219,13 @@ async fn serve(daemon: &Arc<Daemon>, socket: &ControlSocket, notify: &Notify, on
                 // A worker that hangs never lets this end, and systemd hears no more of us.
                 let (domain, d) = (daemon.router.runtime.domain().clone(), notify.clone());
                 tokio::task::spawn_blocking(move || { domain.perform(); d.send("WATCHDOG=1"); });
+            }
+            _ = faults.tick(), if !daemon.router.filters.list().is_empty() => {
+                let (d, watch) = (daemon.clone(), watch.clone());
+                // A reload may hold the configuration for long; looks that wait for it do not pile up.
+                if Arc::strong_count(&watch) < 4 {
+                    tokio::task::spawn_blocking(move || watch.look(&d));
+                }
             }
             _ = finished.tick(), if once => if quiet.done(daemon) { break },
         }

@@ -170,16 +170,32 @@ fn routing() -> Value {
 
 fn filters() -> Value {
     let actions = || words(&["drop", "pass"]);
+    let policies = || words(&["pass", "drop", "detach"]);
+    let with = |mut object: Value, more: Value| {
+        if let (Value::Object(o), Value::Object(more)) = (&mut object, more) {
+            o.extend(more);
+        }
+        object
+    };
+    let module = json!({
+        "module": {"type": "string", "description": "a WebAssembly module for the filter ABI, in base64"},
+        "module_file": {"type": "string", "description": "what the module is called in messages"},
+        "config": {"type": "string", "description": "the module's own configuration"},
+        "config_base64": {"type": "string", "description": "the same when it is no text"},
+        "allow": list(words(&["log", "clock", "tables", "mark", "edit", "reject"])),
+        "tables": {"type": "object", "description": "names of tables by the names in the manifest"},
+        "limits": {"type": "object", "description": "limits of the module that are not as usual"},
+    });
     let counts: Map<String, Value> =
         ["packets", "bytes", "matched", "passed", "dropped", "bursts", "faults", "fault_packets", "interpreted"]
             .iter()
             .map(|k| (k.to_string(), integer()))
             .collect();
     let status = json!({
-        "name": string(), "kind": words(&["wasm", "native"]), "native": string(), "consumed": integer(),
+        "name": string(), "kind": words(&["wasm", "module", "native"]), "native": string(), "consumed": integer(),
         "generation": integer(), "action": actions(), "layer": words(&["ether", "inet"]),
         "ifindex": nullable("integer"), "interface": nullable("string"), "dirs": words(&["in", "out", "both"]),
-        "priority": integer(), "on_fault": actions(), "state": words(&["running", "faulted", "detached"]),
+        "priority": integer(), "on_fault": policies(), "state": words(&["running", "recovering", "faulted", "detached"]),
         "text": string(), "packets": integer(), "matched": integer(), "passed": integer(), "dropped": integer(),
         "faults": integer(),
         "failed": {"type": ["string", "null"], "description": "why it does not run what it was told to"},
@@ -190,7 +206,10 @@ fn filters() -> Value {
         json!({
             "sha256": string(), "created_unix_ms": integer(), "previous": nullable("integer"),
             "restored_from": nullable("integer"), "program": list(string()), "wasm_bytes": integer(),
-            "history": list(named("Generation")), "last_fault": nullable("string"),
+            "generations": list(named("Generation")), "module": {"type": ["object", "null"]},
+            "faults": list(json!({"type": "object"})), "log": list(json!({"type": "object"})),
+            "counters": list(named("ModuleCounter")), "shadow": nullable("string"),
+            "code_cache": {"type": ["object", "null"]}, "config": {"type": ["object", "null"]}, "last_fault": nullable("string"),
             "options": {"type": "object", "description": "of a native filter"},
             "report": {"description": "what a native filter says of itself"},
         }),
@@ -200,15 +219,45 @@ fn filters() -> Value {
     json!({
         "FilterList": list(answer("A filter.", status)),
         "Filter": answer("A filter with its history.", detail),
-        "FilterRequest": request("A filter: one of `drop`, `pass`, `program`, `wasm`, `native`.", &["name"], json!({
-            "name": string(), "drop": string(), "pass": string(), "program": string(), "wasm": string(),
+        "FilterRequest": request("A filter: one of `drop`, `pass`, `program`, `module`, `native`.", &["name"], with(json!({
+            "name": string(), "drop": string(), "pass": string(), "program": string(),
             "native": string(), "options": {"type": "object"},
             "action": actions(), "attach": words(&["inet", "ether"]), "interface": string(),
-            "direction": words(&["in", "out", "both"]), "priority": integer(), "on_fault": actions(),
-        })),
-        "SwapRequest": request("A program: one of `drop`, `pass`, `program`, `wasm`, `native`.", &[], json!({
-            "drop": string(), "pass": string(), "program": string(), "wasm": string(), "native": string(),
+            "direction": words(&["in", "out", "both"]), "priority": integer(), "on_fault": policies(),
+            "faults": {"type": "string", "description": "N/SECONDS: how many faults are too many"},
+        }), module.clone())),
+        "SwapRequest": request("A program: one of `drop`, `pass`, `program`, `module`, `native`.", &[], with(json!({
+            "drop": string(), "pass": string(), "program": string(), "native": string(),
             "options": {"type": "object"}, "action": actions(),
+        }), module)),
+        "Shadow": answer("A shadow.", json!({"name": string(), "shadow": string()})),
+        "Diff": answer("How a shadow differs from its filter.", json!({
+            "name": string(), "generation": integer(), "text": string(), "sha256": string(),
+            "counts": named("DiffCounts"), "per_worker": list(named("DiffCounts")), "fault": nullable("string"),
+            "samples": list(json!({"type": "object"})),
+        })),
+        "DiffCounts": answer("Packets that both judged, and on which they differ.", json!({
+            "packets": integer(), "same": integer(), "verdict": integer(), "mark": integer(), "edit": integer(),
+            "unsampled": integer(),
+        })),
+        "TableRequest": request("A table, and what is in it.", &["name", "kind"], json!({
+            "name": string(), "kind": words(&["exact", "ipv4", "ipv6"]), "most": integer(), "text": string(),
+            "file": string(),
+        })),
+        "EntriesRequest": request("Entries of a table.", &[], json!({
+            "text": {"type": "string", "description": "a line for each: a key, and a value behind a blank (0)"},
+            "file": {"type": "string", "description": "what the text is called in messages"},
+        })),
+        "Filled": answer("What a change of a table did.", json!({
+            "table": string(), "entries": integer(), "added": integer(), "changed": integer(), "removed": integer(),
+            "fill_us": integer(),
+        })),
+        "TableList": list(answer("A table.", json!({
+            "name": string(), "kind": string(), "entries": integer(), "most": integer(), "changes": integer(),
+        }))),
+        "Table": answer("A table and its entries.", json!({
+            "name": string(), "kind": string(), "entries": integer(), "most": integer(), "changes": integer(),
+            "list": list(json!({"type": "object", "properties": {"key": string(), "value": integer()}})),
         })),
         "SwapReport": answer("What runs now and how long it took, in microseconds.", json!({
             "name": string(), "generation": integer(), "sha256": string(), "compile_us": {"type": "number"},
@@ -221,6 +270,10 @@ fn filters() -> Value {
         "FilterStats": answer("What a filter counted.", json!({
             "name": string(), "generation": integer(), "total": named("Counts"), "per_worker": list(named("Counts")),
             "generations": list(named("Generation")), "ns_per_packet": nullable("number"),
+            "counters": list(named("ModuleCounter")),
+        })),
+        "ModuleCounter": answer("A counter of a module.", json!({
+            "name": string(), "total": integer(), "per_worker": list(integer()),
         })),
         "BpfRequest": request("An expression.", &["expr"], json!({"expr": string(), "dlt": words(&["RAW", "EN10MB"])})),
         "BpfProgram": answer("A program.", json!({

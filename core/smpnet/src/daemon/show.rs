@@ -79,7 +79,9 @@ pub fn filter_list(d: &Daemon) -> Result<Vec<Value>, ApiError> {
 }
 
 fn of_kind_wasm(mut f: Value) -> Value {
-    f["kind"] = json!("wasm");
+    if f["kind"] != "module" {
+        f["kind"] = json!("wasm");
+    }
     f
 }
 
@@ -90,6 +92,10 @@ pub fn filter(d: &Daemon, call: &Call) -> Answer {
     let detail = d.router.filters.show(call.path("name")).map_err(|e| no_filter(d, call, &e.to_string()))?;
     let mut f = named(d, of_kind_wasm(to_json(detail)?));
     f["failed"] = json!(d.fallen().get(call.path("name")));
+    if f["kind"] == "module" {
+        f["code_cache"] = json!(d.router.filters.cache_stats());
+        f["config"] = json!(d.config().filters.iter().find(|f| f.name == call.path("name")).and_then(|f| f.module()));
+    }
     Ok(f)
 }
 
@@ -97,8 +103,10 @@ pub fn filter_stats(d: &Daemon, call: &Call) -> Answer {
     if let Some(native) = d.router.natives.stats(call.path("name")) {
         return to_json(native);
     }
-    to_json(d.router.filters.stats(call.path("name")).map_err(|e| no_filter(d, call, &e.to_string()))?)
-        .map(of_kind_wasm)
+    let name = call.path("name");
+    let mut stats = to_json(d.router.filters.stats(name).map_err(|e| no_filter(d, call, &e.to_string()))?)?;
+    stats["kind"] = json!(d.router.filters.list().into_iter().find(|f| f.name == name).map(|f| f.kind));
+    Ok(of_kind_wasm(stats))
 }
 
 /// Adds the interface's name to what names it by index.

@@ -38,6 +38,8 @@ struct Running {
     previous: BTreeMap<String, Filter>,
     /// Filters that failed and do not run what they were told to, with the reason.
     fallen: BTreeMap<String, String>,
+    /// What runs in the shadow of a filter.
+    shadows: BTreeMap<String, Filter>,
 }
 
 /// Why a change did not come about.
@@ -59,8 +61,13 @@ impl Daemon {
             interfaces: vec![loopback(false)],
             ..Config::default()
         };
-        let running =
-            Running { config: start, original: BTreeMap::new(), previous: BTreeMap::new(), fallen: BTreeMap::new() };
+        let running = Running {
+            config: start,
+            original: BTreeMap::new(),
+            previous: BTreeMap::new(),
+            fallen: BTreeMap::new(),
+            shadows: BTreeMap::new(),
+        };
         Daemon { router, started: Instant::now(), file, running: Mutex::new(running) }
     }
 
@@ -140,6 +147,7 @@ impl Daemon {
                 Op::DetachFilter(f) => {
                     running.fallen.remove(&f.name);
                     running.previous.remove(&f.name);
+                    running.shadows.remove(&f.name);
                 }
                 _ => {}
             }
@@ -171,6 +179,39 @@ impl Daemon {
             running.fallen.remove(name);
         }
         Ok(self.router.filter_event("rolled back", report))
+    }
+
+    /// Runs what `make` finds in the shadow of the filter of that name.
+    pub fn shadow_load(&self, make: impl FnOnce(&Config) -> Result<Filter, ApiError>) -> Result<Value, ApiError> {
+        let mut running = self.running();
+        let filter = make(&running.config)?;
+        let report = self.router.shadow_load(&filter).map_err(ApiError::conflict)?;
+        running.shadows.insert(filter.name.clone(), filter);
+        Ok(report)
+    }
+
+    /// Ends the shadow of a filter.
+    pub fn shadow_drop(&self, name: &str) -> Result<Value, ApiError> {
+        let mut running = self.running();
+        self.router.filters.shadow_drop(name).map_err(|e| ApiError::conflict(e.to_string()))?;
+        running.shadows.remove(name);
+        self.router.bus.publish("filter", json!({"filter": name, "what": "shadow dropped"}));
+        Ok(json!({"steps": 1}))
+    }
+
+    /// Puts the shadow of a filter in its place.
+    pub fn promote(&self, name: &str) -> Result<Value, ApiError> {
+        let mut running = self.running();
+        let no_shadow = || ApiError::conflict(smpnet_wasm::FilterError::NoShadow(name.into()).to_string());
+        let shadow = running.shadows.get(name).cloned().ok_or_else(no_shadow)?;
+        let report = self.router.promote(&shadow).map_err(ApiError::conflict)?;
+        running.shadows.remove(name);
+        running.fallen.remove(name);
+        if let Some(now) = running.config.filters.iter_mut().find(|f| f.name == name) {
+            let before = std::mem::replace(now, shadow);
+            running.previous.insert(name.to_owned(), before);
+        }
+        Ok(report)
     }
 
     /// The steps from what runs to `new`.

@@ -49,7 +49,35 @@ impl Finding {
 pub fn examine(plugin_dirs: &[std::path::PathBuf]) -> Vec<Finding> {
     let mut findings = machine::examine();
     findings.push(plugins(plugin_dirs));
+    findings.push(code_cache(std::path::Path::new(crate::config::DEFAULT_CACHE)));
     findings
+}
+
+/// Where compiled code of modules is kept. Without it modules are compiled at each start, which takes longer and nothing else.
+fn code_cache(dir: &std::path::Path) -> Finding {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    const CHECK: &str = "code cache";
+    let shown = dir.display();
+    let own = "make it a folder of the user that smpnet runs as, with mode 0700, or name another as [filters] cache";
+    match std::fs::symlink_metadata(dir) {
+        Ok(m) if !m.is_dir() => Finding::warn(CHECK, format!("{shown} is no folder"), own),
+        Ok(m) if m.uid() != sys::effective_user() => {
+            Finding::warn(CHECK, format!("{shown} belongs to user {}", m.uid()), own)
+        }
+        Ok(m) if m.permissions().mode() & 0o077 != 0 => Finding::warn(
+            CHECK,
+            format!("others may look into {shown} (mode {:o})", m.permissions().mode() & 0o777),
+            own,
+        ),
+        Ok(_) => Finding::ok(CHECK, format!("compiled filters are kept in {shown}")),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && sys::effective_user() == 0 => {
+            Finding::ok(CHECK, format!("{shown} is made when the daemon starts"))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Finding::warn(CHECK, format!("{shown} is not there, and only root can make it"), own)
+        }
+        Err(e) => Finding::warn(CHECK, format!("{shown}: {e}"), own),
+    }
 }
 
 fn plugins(dirs: &[std::path::PathBuf]) -> Finding {

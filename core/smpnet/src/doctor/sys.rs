@@ -14,6 +14,12 @@ pub fn packet_socket() -> io::Result<()> {
     Ok(())
 }
 
+/// The user that this process acts as.
+pub fn effective_user() -> u32 {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
 /// Tries to make the smallest BPF map.
 pub fn bpf_map() -> io::Result<()> {
     // The head of `union bpf_attr` for BPF_MAP_CREATE: type 2 (array), key 4 bytes, value 4 bytes, 1 entry.

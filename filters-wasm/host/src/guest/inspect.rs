@@ -118,6 +118,27 @@ pub fn inspect(wasm: &[u8], limits: &ModuleLimits) -> Result<ModuleInfo, ModuleE
     Ok(ModuleInfo { manifest, bytes: wasm.len(), imports, exports, functions, memory_min, memory_max, start })
 }
 
+/// All that is wrong with a module, as far as it can be told: a file that is no module says nothing about its exports.
+pub fn problems(wasm: &[u8], limits: &ModuleLimits) -> Vec<ModuleError> {
+    let first = match inspect(wasm, limits) {
+        Ok(_) => return Vec::new(),
+        Err(e) => e,
+    };
+    let Ok(types) = validate(wasm) else { return vec![first] };
+    let mut found = vec![first];
+    let mut add = |e: Option<ModuleError>| found.extend(e.filter(|e| !found.contains(e)));
+    let sections = Parser::new(0).parse_all(wasm).filter_map(Result::ok).filter_map(|p| match p {
+        Payload::CustomSection(s) if s.name() == abi::MANIFEST_SECTION => Some(s.data()),
+        _ => None,
+    });
+    if let Some(manifest) = sections.map(Manifest::parse).find_map(Result::ok) {
+        add(imports(&types, &manifest).err());
+        add(memory(&types, &manifest, limits).err());
+    }
+    add(exports(&types).err());
+    found
+}
+
 fn is_module(wasm: &[u8]) -> Result<(), ModuleError> {
     let not = |text: &str| Err(ModuleError::NotWasm(text.to_owned()));
     match wasm {

@@ -25,7 +25,7 @@ mod runner;
 mod ticker;
 
 pub use fault::{Fault, FaultKind};
-pub use inspect::{FEATURE_NAMES, ModuleInfo, has_manifest, inspect};
+pub use inspect::{FEATURE_NAMES, ModuleInfo, has_manifest, inspect, problems};
 pub use limits::ModuleLimits;
 pub use manifest::{Capabilities, Capability, Manifest, TableKind, TableUse};
 pub use module_error::ModuleError;

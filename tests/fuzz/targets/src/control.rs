@@ -11,7 +11,7 @@ pub fn config(data: &[u8]) {
     let names = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
     let (drivers, kinds, natives) = (names(&["null", "af_packet", "pcap"]), names(&["vlan", "gif"]), names(&["loss"]));
     let (sysctl, devices) = (names(&["net.inet.ip.forwarding", "net.inet.ip.ttl"]), names(&["eth0", "eth1"]));
-    let compile = |f: &config::Filter| match &f.source {
+    let compile = |f: &config::Filter, _: &[config::FilterTable]| match &f.source {
         config::FilterSource::Expr(e) if e.len() < 4096 => {
             let compiled = smpnet_bpf::compile_expr_with(e, smpnet_bpf::Dlt::Raw, smpnet_bpf::Engine::Subset);
             compiled.map(drop).map_err(|e| FilterFault { message: e.to_string(), hint: None, fatal: true })

@@ -119,7 +119,7 @@ pub fn configs() -> Vec<Vec<u8>> {
         "[runtime]\nworkers = 2\ncpus = [0, 1]\nexit_when_done = true\n[pool]\ncells = 8192\ncell_size = 4096\nheadroom = 128\nhuge_pages = \"auto\"\n[plugins]\ndirs = [\"x\"]\nload = [\"y.so\"]\n[control]\nsocket = \"/run/x\"\n",
         "[[interface]]\nname = \"lan0\"\ndriver = \"af_packet\"\noptions = { device = \"eth0\", n = [1, 2.5, true] }\naddresses = [\"10.0.1.1/24\"]\nmtu = 1400\nup = false\npromisc = true\nrx_queues = 2\n[[interface]]\nname = \"v7\"\nkind = \"vlan\"\noptions = { parent = \"lan0\", vid = 7 }\n",
         "[[route]]\nto = \"default\"\nvia = [\"10.0.1.2\", \"10.0.1.3\"]\n[[route]]\nto = \"10.9.0.0/16\"\ntype = \"blackhole\"\n[[arp]]\naddress = \"10.0.1.7\"\nmac = \"02:00:00:00:00:07\"\npublish = true\ninterface = \"lan0\"\n",
-        "[[filter]]\nname = \"f\"\ndrop = \"udp port 53\"\nattach = \"ether\"\ndirection = \"both\"\npriority = -3\non_fault = \"drop\"\n[[filter]]\nname = \"n\"\nnative = \"loss\"\noptions = { one_in = 3 }\n[[filter]]\nname = \"w\"\nwasm = \"x.wasm\"\naction = \"pass\"\n[sysctl]\n\"net.inet.ip.ttl\" = 9\nnet.inet.ip.forwarding = 1\n",
+        "[[filter]]\nname = \"f\"\ndrop = \"udp port 53\"\nattach = \"ether\"\ndirection = \"both\"\npriority = -3\non_fault = \"drop\"\n[[filter]]\nname = \"n\"\nnative = \"loss\"\noptions = { one_in = 3 }\n[[filter]]\nname = \"w\"\nmodule = \"x.wasm\"\non_fault = \"detach\"\nfaults = \"3/10\"\nallow = [\"tables\"]\ntables = { names = \"t\" }\nlimits = { burst_us = 50 }\n[[table]]\nname = \"t\"\nkind = \"exact\"\nentries = [\"a.example 1\"]\n[sysctl]\n\"net.inet.ip.ttl\" = 9\nnet.inet.ip.forwarding = 1\n",
     ])
 }
 

@@ -1,0 +1,132 @@
+//! `smpnet filter diff`.
+
+use super::super::{
+    context::{Context, Failure, Output, Read},
+    table::table,
+};
+use crate::client::encode;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use clap::Args;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Tell how a filter's shadow differs from it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Packets on which the two differ are kept until they are asked for, the first 256 of them; each is given out once.
+
+Examples:
+  smpnet filter diff syn
+  smpnet filter diff syn -w differences.pcapng")]
+pub struct DiffArgs {
+    /// The filter
+    name: String,
+    /// Write the packets to a pcapng file, with what both said as comments
+    #[arg(short = 'w', long = "write", value_name = "FILE")]
+    write: Option<PathBuf>,
+}
+
+pub fn run(cx: &Context, args: &DiffArgs) -> Result<Output, Failure> {
+    let diff = cx.client.get(&format!("/v1/filters/{}/diff", encode(&args.name)))?;
+    let c = &diff["counts"];
+    let numbers = ["packets", "same", "verdict", "mark", "edit", "unsampled"].map(|k| c.number(k).to_string());
+    let mut text =
+        format!("{}: generation {} and in its shadow {}\n", args.name, diff.number("generation"), diff.text("text"));
+    let head = ["Packets", "Same", "Verdict differs", "Mark differs", "Bytes differ", "Not sampled"];
+    text.push_str(&table(&head, &[numbers.to_vec()]));
+    if !diff.text("fault").is_empty() {
+        text.push_str(&format!("the shadow failed and ended: {}\n", diff.text("fault")));
+    }
+    let samples = diff.list("samples");
+    if let Some(file) = &args.write {
+        write(file, samples).map_err(|e| Failure::new(format!("{}: {e}", file.display())))?;
+        text.push_str(&format!("{} packets in {}\n", samples.len(), file.display()));
+    } else {
+        for s in samples {
+            let way = if s.flag("out") { "out" } else { "in" };
+            let length = s.number("wire_len");
+            text.push_str(&format!("  {way} {} {length} bytes: {}\n", s.text("interface"), said(s)));
+        }
+    }
+    Ok(Output::new(text, diff))
+}
+
+/// What both said, on one line.
+fn said(s: &Value) -> String {
+    let one = |who: &str| {
+        let o = &s[who];
+        let mark = if o.number("mark") == 0 { String::new() } else { format!(", mark {}", o.number("mark")) };
+        let edit = if o.text("bytes").is_empty() { "" } else { ", changed" };
+        format!("{}{mark}{edit}", o.text("verdict"))
+    };
+    format!("filter: {}; shadow: {}", one("live"), one("shadow"))
+}
+
+/// Writes pcapng: an interface of frames and one of IP packets, and the packets with their comments.
+fn write(file: &Path, samples: &[Value]) -> std::io::Result<()> {
+    const NANOSECONDS: [u8; 8] = [9, 0, 1, 0, 9, 0, 0, 0];
+    let mut out = Vec::new();
+    let section = [0x1a2b_3c4du32, 1, u32::MAX, u32::MAX].map(u32::to_le_bytes).concat();
+    block(&mut out, 0x0a0d_0d0a, &section);
+    for link in [1u32, 101] {
+        let mut body = [link, 0].map(u32::to_le_bytes).concat();
+        body.extend(NANOSECONDS);
+        body.extend([0; 4]);
+        block(&mut out, 1, &body);
+    }
+    for s in samples {
+        let bytes = STANDARD.decode(s.text("packet")).unwrap_or_default();
+        let interface = u32::from(s.text("layer") != "ether");
+        let now = s.number("now_ns");
+        let words = [interface, (now >> 32) as u32, now as u32, bytes.len() as u32, s.number("wire_len") as u32];
+        let mut body = words.map(u32::to_le_bytes).concat();
+        body.extend(&bytes);
+        pad(&mut body);
+        let comment = said(s);
+        body.extend([1, 0]);
+        body.extend((comment.len() as u16).to_le_bytes());
+        body.extend(comment.as_bytes());
+        pad(&mut body);
+        body.extend([0; 4]);
+        block(&mut out, 6, &body);
+    }
+    std::fs::write(file, out)
+}
+
+fn block(out: &mut Vec<u8>, kind: u32, body: &[u8]) {
+    let length = (body.len() as u32 + 12).to_le_bytes();
+    out.extend(kind.to_le_bytes());
+    out.extend(length);
+    out.extend(body);
+    out.extend(length);
+}
+
+fn pad(body: &mut Vec<u8>) {
+    body.resize(body.len().next_multiple_of(4), 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::bpf_capture_file::CaptureFile;
+    use serde_json::json;
+
+    #[test]
+    fn differences_are_a_capture_file_with_what_both_said() {
+        let sample = json!({
+            "layer": "inet", "packet": STANDARD.encode([0x45, 0, 0, 20, 7]), "wire_len": 60, "now_ns": 5_000_000_123u64,
+            "live": {"verdict": "pass", "mark": 3, "bytes": null}, "shadow": {"verdict": "drop", "mark": 0},
+        });
+        assert_eq!(said(&sample), "filter: pass, mark 3; shadow: drop");
+        let file = std::env::temp_dir().join(format!("smpnet-diff-{}.pcapng", std::process::id()));
+        write(&file, &[sample]).unwrap();
+        let read = CaptureFile::read(&file);
+        let bytes = std::fs::read(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        let read = read.unwrap();
+        let packet = read.captured().next().unwrap();
+        assert_eq!((packet.bytes, packet.wirelen, packet.ns), (&[0x45, 0, 0, 20, 7][..], 60, 5_000_000_123));
+        assert_eq!(read.dlt().unwrap(), Some(smpnet_bpf::Dlt::Raw));
+        assert!(bytes.windows(12).any(|w| w == b"shadow: drop"));
+    }
+}
