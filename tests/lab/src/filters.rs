@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::{Context, LabError, Result};
 use crate::harness::skip;
@@ -64,7 +65,7 @@ pub fn c_filter(source: &Path, out: &Path) -> Result<()> {
             return Err(skip(format!("{program} is missing: apt-get install clang lld")));
         }
     }
-    let fresh = out.with_extension(format!("{}.wasm", std::process::id()));
+    let fresh = fresh(out);
     let include = root().join("sdk/include");
     let strict = ["-Wall", "-Wextra", "-Werror"].map(OsStr::new);
     let mut clang = Command::new("clang");
@@ -86,9 +87,15 @@ pub fn cargo() -> Command {
     c
 }
 
-/// Puts a copy in its place at once, as tests run beside each other.
+/// A name beside `out` that no other thread or process uses: tests run beside each other.
+fn fresh(out: &Path) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    out.with_extension(format!("{}-{}.wasm", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+/// Puts a copy in its place at once.
 fn publish(built: &Path, out: &Path) -> Result<()> {
-    let fresh = out.with_extension(format!("{}.wasm", std::process::id()));
+    let fresh = fresh(out);
     std::fs::copy(built, &fresh).context(format!("copying {}", built.display()))?;
     std::fs::rename(&fresh, out).context(format!("moving {} to its place", out.display()))
 }
