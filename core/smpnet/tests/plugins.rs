@@ -49,7 +49,7 @@ fn a_good_plugin_is_listed_with_all_that_is_known_of_it() {
     let registry = registry();
     let status = registry.load(&built("smpnet_null")).unwrap();
     assert_eq!((status.name.as_str(), status.abi.as_str(), status.state), ("null", "1.0", PluginState::Loaded));
-    assert_eq!((status.version.as_str(), status.kinds.as_slice()), ("0.1.0", ["driver"].as_slice()));
+    assert_eq!((status.version.as_str(), status.kinds.as_slice()), ("0.1.0", ["driver", "filter"].as_slice()));
     assert_eq!(status.sha256.len(), 64);
     assert_eq!((status.provides[0].what, status.provides[0].name), ("driver", "null"));
     let json = serde_json::to_value(registry.list()).unwrap();
