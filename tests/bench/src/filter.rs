@@ -21,6 +21,8 @@ const OVER_NATIVE: f64 = 10.0;
 const WINDOWS: [u32; 6] = [64, 128, 256, 512, 1024, 1536];
 /// Modules on one hook.
 const CHAIN: usize = 10;
+/// Where the ring of a module lies in its memory.
+const RING: u32 = 1024;
 /// How much more than the median one more module may cost.
 const STEP: f64 = 2.0;
 /// What the 64 bytes of no frame of the traffic come to.
@@ -46,8 +48,8 @@ impl House {
         Ok(House { manager: FilterManager::new(place.clone())?, place })
     }
 
-    fn load(&self, name: String, window: u32) -> Result<Arc<Filter>, Box<dyn Error>> {
-        let source = Source::Module(ModuleSpec::new(wat::parse_str(text(window))?));
+    fn load(&self, name: String, window: u32, ring: u32) -> Result<Arc<Filter>, Box<dyn Error>> {
+        let source = Source::Module(ModuleSpec::new(wat::parse_str(text(window, ring))?));
         self.manager.load(FilterSpec { layer: Layer::Ether, ..FilterSpec::new(name, source, Action::Drop) })?;
         let filter = self.place.filter.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok(filter.ok_or("the filter was not attached")?)
@@ -77,7 +79,7 @@ fn windows(desk: &mut Desk, house: &House, passes: u32) -> Result<Vec<Figure>, B
     let native = desk.hook(Arc::new(Native(|p: &[u8]| sum(p) == NEVER)));
     let mut heads = Vec::new();
     for window in WINDOWS {
-        heads.push((window, desk.hook(house.load(format!("window-{window}"), window)?)));
+        heads.push((window, desk.hook(house.load(format!("window-{window}"), window, RING)?)));
     }
     let mut base = Vec::new();
     let mut ns = vec![Vec::new(); heads.len()];
@@ -117,7 +119,9 @@ fn windows(desk: &mut Desk, house: &House, passes: u32) -> Result<Vec<Figure>, B
 fn chain(desk: &mut Desk, house: &House, passes: u32) -> Result<Vec<Figure>, Box<dyn Error>> {
     let mut filters: Vec<Arc<dyn PfilHook>> = Vec::new();
     for n in 0..CHAIN {
-        filters.push(house.load(format!("chain-{n}"), 128)?);
+        // Modules of different authors have their rings at different places.
+        let ring = RING + n as u32 * (smpnet_filter_abi::ring_bytes(128) as u32 + 1024).next_multiple_of(16);
+        filters.push(house.load(format!("chain-{n}"), 128, ring)?);
     }
     let heads: Vec<PfilHead> = (0..=CHAIN)
         .map(|n| {
@@ -155,24 +159,23 @@ fn sum(p: &[u8]) -> u64 {
     }
 }
 
-/// A module that does the same as [`sum`], for the ring that `smpnet-filter-abi` describes.
-fn text(window: u32) -> String {
-    const RING: u32 = 1024;
-    let pages = (RING as usize + smpnet_filter_abi::ring_bytes(window)).div_ceil(65_536);
+/// A module that does the same as [`sum`], with the ring that `smpnet-filter-abi` describes at `ring`.
+fn text(window: u32, ring: u32) -> String {
+    let pages = (ring as usize + smpnet_filter_abi::ring_bytes(window)).div_ceil(65_536);
     let loads = (1..8).map(|i| format!("(i64.xor (i64.load offset={} (local.get $p))", i * 8)).collect::<String>();
     let sum = format!("{loads}(i64.load (local.get $p)){}", ")".repeat(7));
     format!(
         r#"(module
   (memory (export "memory") {pages})
-  (func (export "smpnet_ring") (result i32) (i32.const {RING}))
+  (func (export "smpnet_ring") (result i32) (i32.const {ring}))
   (func (export "smpnet_filter") (param $n i32) (result i32) (local $i i32) (local $at i32) (local $p i32)
     (block $done
       (loop $next
         (br_if $done (i32.ge_u (local.get $i) (local.get $n)))
-        (local.set $at (i32.add (i32.const {RING}) (i32.mul (local.get $i) (i32.const 32))))
+        (local.set $at (i32.add (i32.const {ring}) (i32.mul (local.get $i) (i32.const 32))))
         (local.set $p (i32.load offset=64 (local.get $at)))
         (if (i32.ge_u (i32.load16_u offset=68 (local.get $at)) (i32.const 64))
-          (then (i32.store offset=2112 (i32.add (i32.const {RING}) (i32.mul (local.get $i) (i32.const 8)))
+          (then (i32.store offset=2112 (i32.add (i32.const {ring}) (i32.mul (local.get $i) (i32.const 8)))
             (i64.eq {sum} (i64.const {NEVER})))))
         (local.set $i (i32.add (local.get $i) (i32.const 1)))
         (br $next)))
