@@ -69,6 +69,8 @@ pub struct Stack {
     pub(crate) arp: Mutex<ArpControl>,
     pub(crate) events: Events,
     pub(crate) stopping: AtomicBool,
+    /// Nothing is received: see [`Stack::hold_reception`].
+    pub(crate) held: AtomicBool,
 }
 
 impl Stack {
@@ -136,6 +138,7 @@ impl Stack {
             arp: Mutex::new(ArpControl::new(slab.clone(), domain.clone(), entropy())),
             events: Events::default(),
             stopping: AtomicBool::new(false),
+            held: AtomicBool::new(false),
             tunables,
             slab,
             domain,

@@ -166,7 +166,7 @@ mod tests {
     fn a_stream_is_taken_apart_however_it_is_cut() {
         let mut p = Pcapng::new(96, "Linux", "");
         p.interface(Link::Raw, &Interface { name: "gif0".into(), ..Interface::default() });
-        let why = PacketOptions { flags: flags::OUT, lost: 3, dropped: Some("ip_ttl: out") };
+        let why = PacketOptions { flags: flags::OUT, lost: 3, dropped: Some("ip_ttl: out"), comment: None };
         p.packet(0, 0x0123_4567_89ab_cdef, 100, &[1, 2, 3, 4, 5], &why);
         p.statistics(0, 1, 2, [10, 9, 8, 7]);
         for size in 1..p.out.len() {

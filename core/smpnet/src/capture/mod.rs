@@ -11,5 +11,5 @@ mod pcapng;
 mod session;
 
 pub use filter::Expression;
-pub use pcapng::{EPB, IDB, ISB, Interface, PacketOptions, Pcapng, SHB};
+pub use pcapng::{EPB, IDB, ISB, Interface, PacketOptions, Pcapng, SHB, flags};
 pub use session::{Capture, CaptureError, Request, compile};

@@ -38,6 +38,8 @@ pub struct PacketOptions<'a> {
     pub lost: u64,
     /// The packet was dropped, and why.
     pub dropped: Option<&'a str>,
+    /// A word on it; one that was dropped has its reason instead.
+    pub comment: Option<&'a str>,
 }
 
 /// Bits of `epb_flags`.
@@ -129,10 +131,10 @@ impl Pcapng {
             if o.lost > 0 {
                 p.option(4, &o.lost.to_ne_bytes());
             }
-            if let Some(why) = o.dropped {
+            if o.dropped.is_some() {
                 p.option(7, &VERDICT_DROPPED);
-                p.text(1, why);
             }
+            p.text(1, o.dropped.or(o.comment).unwrap_or(""));
             p.end_of_options();
         });
     }
@@ -241,7 +243,7 @@ mod tests {
         let time = 1_700_000_000_123_456_789;
         p.packet(0, time, 1514, &[7; 61], &PacketOptions { flags: flags::IN | flags::UNICAST, ..Default::default() });
         let why = "filtered: block";
-        p.packet(1, time + 1, 3, &[1, 2, 3], &PacketOptions { flags: 0, lost: 9, dropped: Some(why) });
+        p.packet(1, time + 1, 3, &[1, 2, 3], &PacketOptions { flags: 0, lost: 9, dropped: Some(why), comment: None });
         p.statistics(0, time, time + 5, [10, 8, 2, 6]);
         let blocks = read(&p.out);
         let Block::InterfaceDescription(d) = &blocks[0] else { panic!("{:?}", blocks[0]) };

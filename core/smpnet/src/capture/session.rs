@@ -279,8 +279,12 @@ fn write(
         What::Dropped(reason) if p.note.is_empty() => Some(format!("{}: {}", reason.name(), reason.text())),
         What::Dropped(reason) => Some(format!("{}: {}", reason.name(), p.note)),
     };
-    let options =
-        PacketOptions { flags: direction | station(link, p.bytes), lost: p.lost.into(), dropped: why.as_deref() };
+    let options = PacketOptions {
+        flags: direction | station(link, p.bytes),
+        lost: p.lost.into(),
+        dropped: why.as_deref(),
+        comment: None,
+    };
     pcapng.packet(number, p.time_ns, p.wire_len, p.bytes, &options);
 }
 

@@ -307,8 +307,10 @@ impl Daemon {
     pub fn apply_first(&self, config: Config) -> Result<usize, Failed> {
         let mut running = self.running();
         let plan = self.plan(&running, &with_loopback(config));
-        self.transact(&mut running, &plan.ops)?;
-        Ok(plan.ops.len())
+        self.router.stack.hold_reception(true);
+        let done = self.transact(&mut running, &plan.ops);
+        self.router.stack.hold_reception(false);
+        done.map(|_| plan.ops.len())
     }
 
     /// Takes everything down, going on over what fails. Returns what failed.

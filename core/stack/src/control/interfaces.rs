@@ -242,6 +242,12 @@ impl Stack {
         Ok(())
     }
 
+    /// Lets packets wait in the ports (`true`) or takes them from there again. A router that starts holds them until all
+    /// its interfaces are up: what the first one receives may leave through the last. Control threads.
+    pub fn hold_reception(&self, hold: bool) {
+        self.held.store(hold, Ordering::Release);
+    }
+
     /// Lets packets pass (`up`) or stops them. A quarantined interface stays down until it is attached anew.
     ///
     /// # Errors

@@ -47,6 +47,9 @@ impl Poller for RxPoller {
         let Some(ifp) = stack.ifs.get(section, self.index.get()).filter(|i| i.running && !i.faulted()) else {
             return 0;
         };
+        if stack.held.load(Relaxed) {
+            return 0;
+        }
         let mut cells = [0 as Cell; BURST_MAX as usize];
         // SAFETY: this queue is this worker's; the array has BURST_MAX places; the port is closed only after this poller
         // was removed.

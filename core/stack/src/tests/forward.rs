@@ -24,6 +24,18 @@ fn a_packet_is_forwarded_with_its_ttl_less_one_and_the_rest_unchanged() {
 }
 
 #[test]
+fn packets_wait_in_the_ports_while_reception_is_held() {
+    let mut r = Rig::router();
+    r.stack.hold_reception(true);
+    r.host_a(&udp("10.0.1.2", "10.0.2.2", 4000, 5000, b"hello"));
+    assert!(r.take(1).is_empty());
+    r.stack.hold_reception(false);
+    r.run();
+    assert_eq!(r.take(1).len(), 1);
+    r.balanced();
+}
+
+#[test]
 fn the_second_packet_of_a_flow_takes_the_remembered_way() {
     let mut r = Rig::router();
     let before = r.stack.flow_status();

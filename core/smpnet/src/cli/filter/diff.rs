@@ -4,10 +4,12 @@ use super::super::{
     context::{Context, Failure, Output, Read},
     table::table,
 };
+use crate::capture::{Interface, PacketOptions, Pcapng, flags};
 use crate::client::encode;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::Args;
 use serde_json::Value;
+use smpnet_stack::Link;
 use std::path::{Path, PathBuf};
 
 /// Tell how a filter's shadow differs from it
@@ -64,45 +66,18 @@ fn said(s: &Value) -> String {
 
 /// Writes pcapng: an interface of frames and one of IP packets, and the packets with their comments.
 fn write(file: &Path, samples: &[Value]) -> std::io::Result<()> {
-    const NANOSECONDS: [u8; 8] = [9, 0, 1, 0, 9, 0, 0, 0];
-    let mut out = Vec::new();
-    let section = [0x1a2b_3c4du32, 1, u32::MAX, u32::MAX].map(u32::to_le_bytes).concat();
-    block(&mut out, 0x0a0d_0d0a, &section);
-    for link in [1u32, 101] {
-        let mut body = [link, 0].map(u32::to_le_bytes).concat();
-        body.extend(NANOSECONDS);
-        body.extend([0; 4]);
-        block(&mut out, 1, &body);
-    }
+    let mut capture = Pcapng::new(0, "Linux", "packets that a filter and its shadow judge differently");
+    let of = |name: &str| Interface { name: name.into(), ..Interface::default() };
+    let (frames, packets) =
+        (capture.interface(Link::Ether, &of("frames")), capture.interface(Link::Raw, &of("packets")));
     for s in samples {
         let bytes = STANDARD.decode(s.text("packet")).unwrap_or_default();
-        let interface = u32::from(s.text("layer") != "ether");
-        let now = s.number("now_ns");
-        let words = [interface, (now >> 32) as u32, now as u32, bytes.len() as u32, s.number("wire_len") as u32];
-        let mut body = words.map(u32::to_le_bytes).concat();
-        body.extend(&bytes);
-        pad(&mut body);
-        let comment = said(s);
-        body.extend([1, 0]);
-        body.extend((comment.len() as u16).to_le_bytes());
-        body.extend(comment.as_bytes());
-        pad(&mut body);
-        body.extend([0; 4]);
-        block(&mut out, 6, &body);
+        let interface = if s.text("layer") == "ether" { frames } else { packets };
+        let direction = if s.flag("out") { flags::OUT } else { flags::IN };
+        let options = PacketOptions { flags: direction, comment: Some(&said(s)), ..PacketOptions::default() };
+        capture.packet(interface, s.number("now_ns"), s.number("wire_len") as u32, &bytes, &options);
     }
-    std::fs::write(file, out)
-}
-
-fn block(out: &mut Vec<u8>, kind: u32, body: &[u8]) {
-    let length = (body.len() as u32 + 12).to_le_bytes();
-    out.extend(kind.to_le_bytes());
-    out.extend(length);
-    out.extend(body);
-    out.extend(length);
-}
-
-fn pad(body: &mut Vec<u8>) {
-    body.resize(body.len().next_multiple_of(4), 0);
+    std::fs::write(file, &capture.out)
 }
 
 #[cfg(test)]
