@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Packet, Random, WasmFilter};
+use common::{CELL_SIZE, Packet, Random, WasmFilter, Way};
 use smpnet_bpf::{CompileOptions, Insn, Program, compile_wasm};
 use wasmparser::{Operator, Parser, Payload, Validator, WasmFeatures};
 
@@ -53,8 +53,10 @@ fn recorded_executions_of_netbsd_come_out_the_same_on_both_engines() {
         // NetBSD's user-space library has no flow analysis: its test stx3 reads words that it never wrote.
         let program = Program::with_zeroed_scratch(v.insns.clone()).unwrap_or_else(|e| panic!("{}: {e}", v.name));
         assert_eq!(Some(program.run(&v.pkt, v.wirelen)), v.ret, "interpreter: {}", v.name);
-        let wasm = WasmFilter::new(&engine, &program).judge(&[(&v.pkt, v.wirelen)]);
-        assert_eq!(Some(wasm[0]), v.ret, "wasm: {}", v.name);
+        for way in [Way::Described, Way::Cells] {
+            let wasm = WasmFilter::new(&engine, &program, way).judge(&[(&v.pkt, v.wirelen)]);
+            assert_eq!(Some(wasm[0]), v.ret, "wasm, {way:?}: {}", v.name);
+        }
         assert_eq!(Program::new(v.insns).is_err(), v.name == "stx3", "strict validator: {}", v.name);
     }
 }
@@ -92,7 +94,9 @@ fn random_programs(engine: &wasmtime::Engine, round: u64, pcap: Option<&smpnet_b
     let mut random = Random(round);
     let long = |i: u64| if i.is_multiple_of(40) { 500 } else { 24 };
     let programs: Vec<Program> = (0..TOGETHER).map(|i| common::random_program(&mut random, long(i))).collect();
-    let mut batch = common::Batch::new(engine, &programs);
+    // As the router asks, and with packets of any length and place.
+    let way = if round.is_multiple_of(2) { Way::Cells } else { Way::Described };
+    let mut batch = common::Batch::new(engine, &programs, way);
     for (i, program) in programs.iter().enumerate() {
         let packets: Vec<(Vec<u8>, u32)> = (0..PACKETS).map(|_| common::noise(&mut random)).collect();
         let packets: Vec<Packet<'_>> = packets.iter().map(|(b, w)| (b.as_slice(), *w)).collect();
@@ -118,8 +122,10 @@ fn every_generated_module_is_valid_and_of_the_promised_form() {
     let mut random = Random(7);
     for round in 0..1000 {
         let program = common::random_program(&mut random, if round % 20 == 0 { 511 } else { 40 });
-        let wasm = compile_wasm(&program, &CompileOptions { pool_pages: 1 + round % 65536 });
-        assert_eq!(wasm, compile_wasm(&program, &CompileOptions { pool_pages: 1 + round % 65536 }));
+        let cell_size = (round % 2 == 0).then_some(2112);
+        let options = CompileOptions { pool_pages: 1 + round % 65536, cell_size };
+        let wasm = compile_wasm(&program, &options);
+        assert_eq!(wasm, compile_wasm(&program, &options));
         let features = WasmFeatures::WASM1 | WasmFeatures::MULTI_MEMORY | WasmFeatures::SIMD;
         Validator::new_with_features(features).validate_all(&wasm).unwrap();
         check_form(&wasm, 1 + round % 65536);
@@ -147,7 +153,8 @@ fn check_form(wasm: &[u8], pages: u32) {
                         Operator::I32Load8U { memarg } | Operator::I32Load16U { memarg } => {
                             assert_eq!(memarg.memory, 0);
                         }
-                        Operator::I64Store { .. } | Operator::MemoryGrow { .. } | Operator::MemoryFill { .. } => {
+                        Operator::I64Store { memarg } => assert_eq!((memarg.memory, memarg.offset), (1, 1280)),
+                        Operator::MemoryGrow { .. } | Operator::MemoryFill { .. } => {
                             panic!("not promised")
                         }
                         _ => {}
@@ -163,7 +170,7 @@ fn check_form(wasm: &[u8], pages: u32) {
 #[test]
 fn a_burst_longer_than_the_descriptors_counts_as_64_and_none_as_none() {
     let program = Program::new(vec![Insn::stmt(0x80, 0), Insn::stmt(0x16, 0)]).unwrap();
-    let mut filter = WasmFilter::new(&common::engine(), &program);
+    let mut filter = WasmFilter::new(&common::engine(), &program, Way::Described);
     for i in 0..64 {
         filter.io()[i * 16 + 8] = i as u8 + 1;
     }
@@ -181,11 +188,31 @@ fn a_burst_longer_than_the_descriptors_counts_as_64_and_none_as_none() {
 }
 
 #[test]
+fn packets_in_cells_are_summed_up_and_those_of_several_cells_are_told() {
+    let program = Program::new(vec![Insn::stmt(0x30, 0), Insn::stmt(0x16, 0)]).unwrap();
+    let mut filter = WasmFilter::new(&common::engine(), &program, Way::Cells);
+    let totals = |f: &mut WasmFilter| {
+        let io = f.io();
+        (u64::from_le_bytes(io[1280..1288].try_into().unwrap()), u32::from_le_bytes(io[1288..1292].try_into().unwrap()))
+    };
+    // A length on the wire that does not fit 31 bits is summed up without its sign.
+    let packets: [Packet<'_>; 3] = [(&[7, 1], 2), (&[8], 1500), (&[], u32::MAX)];
+    assert_eq!(filter.judge(&packets), [7, 8, 0]);
+    assert_eq!(totals(&mut filter), (1502 + u64::from(u32::MAX), 0));
+    // The second of three packets, which lie in the last cells.
+    filter.pool()[62 * CELL_SIZE..][..4].copy_from_slice(&5u32.to_le_bytes());
+    filter.call(3);
+    assert_eq!(totals(&mut filter).1, 1);
+    filter.call(1);
+    assert_eq!(totals(&mut filter), (2, 0));
+}
+
+#[test]
 fn shifts_by_a_constant_of_32_or_more_give_zero_in_wasm_too() {
     let engine = common::engine();
     for (code, k) in [(0x64, 32), (0x74, 32), (0x64, 33), (0x74, u32::MAX)] {
         let insns = vec![Insn::stmt(0x00, u32::MAX), Insn::stmt(code, k), Insn::stmt(0x16, 0)];
         let program = Program::new(insns).unwrap();
-        assert_eq!(WasmFilter::new(&engine, &program).judge(&[(&[], 0)]), [0]);
+        assert_eq!(WasmFilter::new(&engine, &program, Way::Cells).judge(&[(&[], 0)]), [0]);
     }
 }

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Random, WasmFilter};
+use common::{Random, WasmFilter, Way};
 use smpnet_bpf::pcap::Libpcap;
 use smpnet_bpf::{Dlt, Engine, ExprError, Program, SNAPLEN, compile_expr, compile_expr_with, disasm, expr};
 
@@ -133,8 +133,16 @@ fn optimised_and_unoptimised_libpcap_agree_on_whole_packets_on_both_engines() {
         let expected: Vec<u32> = burst.iter().map(|(p, w)| plain.run(p, *w)).collect();
         let interpreted: Vec<u32> = burst.iter().map(|(p, w)| fast.run(p, *w)).collect();
         assert_eq!(interpreted, expected, "{text} ({dlt})");
-        assert_eq!(WasmFilter::new(&engine, &fast).judge(&burst), expected, "wasm, optimised: {text} ({dlt})");
-        assert_eq!(WasmFilter::new(&engine, &plain).judge(&burst), expected, "wasm, plain: {text} ({dlt})");
+        assert_eq!(
+            WasmFilter::new(&engine, &fast, Way::Cells).judge(&burst),
+            expected,
+            "wasm, optimised: {text} ({dlt})"
+        );
+        assert_eq!(
+            WasmFilter::new(&engine, &plain, Way::Described).judge(&burst),
+            expected,
+            "wasm, plain: {text} ({dlt})"
+        );
     }
 }
 
@@ -231,7 +239,7 @@ fn expressions_of_libpcap_give_one_verdict_over_real_captures_on_every_engine() 
                 programs.extend([fast, plain]);
             }
             compared.fetch_add(texts.len() as u64, std::sync::atomic::Ordering::Relaxed);
-            let mut batch = common::Batch::new(&engine, &programs);
+            let mut batch = common::Batch::new(&engine, &programs, Way::Cells);
             let mut results = Vec::new();
             for (i, program) in programs.iter().enumerate() {
                 let text = &texts[i / 2];
@@ -360,7 +368,7 @@ fn random_bytes_and_words_never_panic() {
         assert_eq!(smpnet_bpf::parse_decimal(&text).unwrap(), insns);
         if let Ok(program) = Program::new(insns) {
             program.run(&[1, 2, 3], 9);
-            smpnet_bpf::compile_wasm(&program, &smpnet_bpf::CompileOptions { pool_pages: 1 });
+            smpnet_bpf::compile_wasm(&program, &smpnet_bpf::CompileOptions { pool_pages: 1, cell_size: None });
         }
     }
 }

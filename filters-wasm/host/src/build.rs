@@ -4,7 +4,7 @@ use crate::engines::Engines;
 use crate::version::{Artefact, Code};
 use crate::{FilterError, Layer, ModuleSpec, Source, WasmError};
 use sha2::{Digest, Sha256};
-use smpnet_bpf::{CompileOptions, Program, compile_expr, compile_wasm};
+use smpnet_bpf::{Program, compile_expr, compile_wasm};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,7 +20,7 @@ pub(crate) fn build(
         return module(engines, name, spec);
     }
     let engine = engines.generated(name)?;
-    let options = CompileOptions { pool_pages: engine.pool_pages() };
+    let options = engine.options();
     let (program, text) = match source {
         Source::Expr(text) => {
             let error = |reason: String| FilterError::Expression { name: name.into(), reason };

@@ -3,7 +3,9 @@
 use crate::memory::{BuildingPool, Creator, GUARD, IoPages, PoolWindow, RESERVATION};
 use crate::verify::{FEATURES, POOL_IMPORT};
 use crate::{WasmError, verify};
-use smpnet_abi::{BURST_MAX, PoolDesc};
+use smpnet_abi::{BURST_MAX, Cell, PoolDesc};
+use smpnet_bpf::CompileOptions;
+use smpnet_bpf::wasm::MODULE_ABI_CELLS;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use wasm_encoder::{ExportKind, ExportSection, MemorySection, MemoryType, Module as Encoder};
@@ -26,14 +28,28 @@ pub(crate) struct Descriptor {
     pub(crate) reserved: u32,
 }
 
-/// Descriptors and results: the start of the io page.
+/// Packets and results: the start of the io page, as `smpnet_bpf` says.
 #[repr(C)]
 pub(crate) struct Io {
-    pub(crate) descriptors: [Descriptor; BURST_MAX as usize],
+    pub(crate) packets: Packets,
     pub(crate) results: [u32; BURST_MAX as usize],
+    pub(crate) bytes: u64,
+    pub(crate) chained: u32,
 }
 
-const _: () = assert!(std::mem::offset_of!(Io, results) == 1024 && size_of::<Descriptor>() == 16);
+/// The packets that a module is asked about, in the way that it takes them.
+#[repr(C)]
+pub(crate) union Packets {
+    pub(crate) descriptors: [Descriptor; BURST_MAX as usize],
+    pub(crate) cells: [Cell; BURST_MAX as usize],
+}
+
+const _: () = {
+    use smpnet_bpf::wasm::{IO_BYTES, IO_CHAINED, IO_DESC_SIZE, IO_RESULTS};
+    use std::mem::offset_of;
+    assert!(offset_of!(Io, results) == IO_RESULTS as usize && size_of::<Descriptor>() == IO_DESC_SIZE as usize);
+    assert!(offset_of!(Io, bytes) == IO_BYTES as usize && offset_of!(Io, chained) == IO_CHAINED as usize);
+};
 
 /// The engine for generated modules over one packet pool.
 ///
@@ -43,6 +59,7 @@ pub struct GeneratedEngine {
     engine: Engine,
     pool_module: Module,
     window: Arc<PoolWindow>,
+    cell_size: u32,
 }
 
 impl GeneratedEngine {
@@ -56,12 +73,17 @@ impl GeneratedEngine {
         let engine = Engine::new(&config).map_err(|e| WasmError::engine("cannot start the engine", &e))?;
         let pool_module = Module::new(&engine, pool_module(window.pages()))
             .map_err(|e| WasmError::engine("cannot compile the pool's module", &e))?;
-        Ok(GeneratedEngine { engine, pool_module, window })
+        Ok(GeneratedEngine { engine, pool_module, window, cell_size: pool.cell_size })
     }
 
     /// WebAssembly pages of the pool, which generated modules must import: `CompileOptions::pool_pages`.
     pub fn pool_pages(&self) -> u32 {
         self.window.pages()
+    }
+
+    /// How a program is compiled for packets in this pool's cells.
+    pub fn options(&self) -> CompileOptions {
+        CompileOptions { pool_pages: self.pool_pages(), cell_size: Some(self.cell_size) }
     }
 
     /// Verifies and compiles a generated module. Takes about a millisecond; for control threads.
@@ -86,7 +108,9 @@ impl GeneratedEngine {
         let io = instance.get_memory(&mut store, "io").ok_or_else(|| missing("no io memory".into()))?;
         let filter = instance.get_typed_func(&mut store, "filter").map_err(error)?;
         let io = NonNull::new(io.data_ptr(&store).cast::<Io>()).ok_or_else(|| missing("no io page".into()))?;
-        let mut instance = FilterInstance { store, filter, io };
+        let abi = instance.get_global(&mut store, "abi").and_then(|g| g.get(&mut store).i32());
+        let in_cells = abi == Some(MODULE_ABI_CELLS as i32);
+        let mut instance = FilterInstance { store, filter, io, in_cells };
         instance.run(BURST_MAX as usize).map_err(|e| missing(e.to_string()))?;
         Ok(instance)
     }
@@ -109,6 +133,7 @@ pub struct FilterInstance {
     store: Store<()>,
     filter: TypedFunc<i32, ()>,
     io: NonNull<Io>,
+    in_cells: bool,
 }
 
 // SAFETY: `io` points into a memory that the store owns, which is used through this value only; all else is Send.
@@ -120,22 +145,59 @@ unsafe impl Send for FilterInstance {}
 pub struct Trap(String);
 
 impl FilterInstance {
+    /// Whether it finds packets in their cells, or wants them described.
+    #[inline]
+    pub(crate) fn in_cells(&self) -> bool {
+        self.in_cells
+    }
+
+    #[inline]
+    fn io(&self) -> &Io {
+        // SAFETY: the io page lives as long as the store and is written only through `self` (see `io_mut`) and by the
+        // module in `run`, is larger than Io and page-aligned; every bit pattern is an Io.
+        unsafe { self.io.as_ref() }
+    }
+
+    #[inline]
+    fn io_mut(&mut self) -> &mut Io {
+        // SAFETY: as in `io`, and `self` is borrowed mutably.
+        unsafe { self.io.as_mut() }
+    }
+
     /// The descriptors, to be written before [`run`](Self::run).
     #[inline]
     pub(crate) fn descriptors(&mut self) -> &mut [Descriptor; BURST_MAX as usize] {
-        // SAFETY: the io page lives as long as the store, has no other user while `self` is borrowed, is larger than
-        // Io and page-aligned; every bit pattern is a Descriptor.
-        unsafe { &mut self.io.as_mut().descriptors }
+        // SAFETY: every bit pattern is a Descriptor.
+        unsafe { &mut self.io_mut().packets.descriptors }
     }
 
-    /// One result for each descriptor of the last run.
+    /// The cells, to be written before [`run`](Self::run).
+    #[inline]
+    pub(crate) fn cells(&mut self) -> &mut [Cell; BURST_MAX as usize] {
+        // SAFETY: every bit pattern is an index.
+        unsafe { &mut self.io_mut().packets.cells }
+    }
+
+    /// One result for each packet of the last run.
     #[inline]
     pub(crate) fn results(&self) -> &[u32; BURST_MAX as usize] {
-        // SAFETY: as in `descriptors`.
-        unsafe { &self.io.as_ref().results }
+        &self.io().results
     }
 
-    /// Judges the first `n` descriptors, at most 64.
+    /// The results, to be put right.
+    #[inline]
+    pub(crate) fn results_mut(&mut self) -> &mut [u32; BURST_MAX as usize] {
+        &mut self.io_mut().results
+    }
+
+    /// Bytes of all packets of the last run over cells, and whether one of them has several.
+    #[inline]
+    pub(crate) fn totals(&self) -> (u64, bool) {
+        let io = self.io();
+        (io.bytes, io.chained != 0)
+    }
+
+    /// Judges the first `n` packets, at most 64.
     #[inline]
     pub(crate) fn run(&mut self, n: usize) -> Result<(), Trap> {
         debug_assert!(n <= BURST_MAX as usize);

@@ -1,14 +1,13 @@
 //! A filter on its hook: judges bursts with the worker's instance of the generation in force.
 
 use crate::cells::Cells;
-use crate::engine::{Descriptor, FilterInstance};
 use crate::slot::{Instance, Local, News, Note, Prepared, Slot};
 use crate::supervisor::Bell;
 use crate::version::{CpuStats, FilterVersion};
 use crate::{Action, AttachPoint, FaultLimit, FilterSpec, OnFault};
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
-use smpnet_abi::{BURST_MAX, CELL_NONE, Cell, PktHdr, PoolDesc, verdict};
+use smpnet_abi::{BURST_MAX, Cell, PoolDesc, verdict};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
@@ -22,6 +21,8 @@ const _: () = assert!(verdict::PASS == 0 && verdict::DROP == 1);
 
 #[path = "ask.rs"]
 mod ask;
+#[path = "generated.rs"]
+mod generated;
 
 /// A loaded filter: what a pfil hook calls.
 ///
@@ -184,112 +185,6 @@ impl Filter {
         }
     }
 
-    /// One call of the compiled code for the packets of one cell; the others, marked in `odd`, one by one.
-    #[inline]
-    fn by_instance(
-        &self,
-        version: &FilterVersion,
-        instance: &mut FilterInstance,
-        stats: &CpuStats,
-        gather: &mut [u8],
-        cells: &[Cell],
-        verdicts: &mut [u32],
-    ) -> Tally {
-        let whole = version.artefact.program.is_some();
-        let descriptors = instance.descriptors();
-        let (odd, n, bytes) = match self.describe_all(whole, descriptors, cells, verdicts) {
-            Some(bytes) => (0, cells.len(), bytes),
-            None => self.describe_usual(whole, descriptors, cells, verdicts),
-        };
-        let mut tally = Tally::default();
-        if odd != 0 {
-            tally = self.by_odd(version, odd, gather, cells, verdicts);
-        }
-        if n == 0 {
-            return tally;
-        }
-        tally.bytes += bytes;
-        if let Err(trap) = instance.run(n) {
-            if version.fault(stats, &trap, self.fault_max()) {
-                self.bell.ring();
-            }
-            usual(odd, verdicts).for_each(|verdict| self.policy(verdict, &mut tally));
-            return tally;
-        }
-        let results = &instance.results()[..n];
-        let matched = if odd == 0 {
-            settle_all(results, version.action, verdicts.iter_mut())
-        } else {
-            settle_all(results, version.action, usual(odd, verdicts))
-        };
-        let dropped = if version.action == Action::Pass { n as u64 - matched } else { matched };
-        tally.packets += n as u64;
-        tally.matched += matched;
-        tally.dropped += dropped;
-        tally
-    }
-
-    /// Describes a burst in which every packet goes the usual way, and returns its bytes; `None` when one does not.
-    ///
-    /// No packet of the loop is judged by itself, and it is a function of its own, so that all it needs stays in
-    /// registers: it took half of the time of a short filter otherwise.
-    #[inline(never)]
-    fn describe_all(
-        &self,
-        whole: bool,
-        descriptors: &mut [Descriptor; BURST],
-        cells: &[Cell],
-        verdicts: &[u32],
-    ) -> Option<u64> {
-        let (count, size, base) = (self.pool.0.cells, self.pool.0.cell_size, self.pool.0.base);
-        let inside = cells.iter().fold(true, |all, &cell| all & (cell < count));
-        let passing = verdicts.iter().fold(verdict::PASS, |all, &v| all | v) == verdict::PASS;
-        if !(inside && passing) {
-            return None;
-        }
-        let (mut chained, mut bytes) = (false, 0);
-        for (&cell, d) in cells.iter().zip(descriptors) {
-            // SAFETY: as in `header`: the cell was compared with the pool's just now.
-            let h = unsafe { &*base.add(cell as usize * size as usize).cast::<PktHdr>() };
-            chained |= h.next != CELL_NONE;
-            // `reserved` is 0 from the start: the page was zero, and nobody writes it.
-            d.off = cell * size + u32::from(h.data_off);
-            d.buflen = u32::from(h.data_len);
-            d.wirelen = h.pkt_len;
-            bytes += u64::from(h.pkt_len);
-        }
-        (!(chained && whole)).then_some(bytes)
-    }
-
-    /// Describes the packets of a burst that go the usual way. Returns a mask of the others, the number described, and
-    /// their bytes.
-    #[cold]
-    fn describe_usual(
-        &self,
-        whole: bool,
-        descriptors: &mut [Descriptor; BURST],
-        cells: &[Cell],
-        verdicts: &[u32],
-    ) -> (u64, usize, u64) {
-        let (mut odd, mut n, mut bytes) = (0u64, 0, 0u64);
-        for (i, (&cell, &verdict)) in cells.iter().zip(verdicts).enumerate() {
-            match self.pool.header(cell) {
-                Some(h) if verdict == verdict::PASS && (h.next == CELL_NONE || !whole) => {
-                    descriptors[n] = Descriptor {
-                        off: cell * self.pool.0.cell_size + u32::from(h.data_off),
-                        buflen: u32::from(h.data_len),
-                        wirelen: h.pkt_len,
-                        reserved: 0,
-                    };
-                    n += 1;
-                    bytes += u64::from(h.pkt_len);
-                }
-                _ => odd |= 1 << i,
-            }
-        }
-        (odd, n, bytes)
-    }
-
     /// The packets of a burst that do not go the usual way: of several cells, dropped already, or no packets at all.
     #[cold]
     fn by_odd(
@@ -380,24 +275,6 @@ fn settle(verdict: &mut u32, result: u32, action: Action) -> (u64, u64) {
     let drop = matched != (action == Action::Pass);
     *verdict = u32::from(drop);
     (u64::from(matched), u64::from(drop))
-}
-
-/// [`settle`] for the packets of a burst; returns how many matched.
-#[inline(always)]
-fn settle_all<'a>(results: &[u32], action: Action, verdicts: impl Iterator<Item = &'a mut u32>) -> u64 {
-    let flip = u32::from(action == Action::Pass);
-    let mut matched = 0;
-    for (&result, verdict) in results.iter().zip(verdicts) {
-        let m = u32::from(result != 0);
-        matched += m;
-        *verdict = m ^ flip;
-    }
-    u64::from(matched)
-}
-
-/// The verdicts of the packets that went the usual way, in order.
-fn usual(odd: u64, verdicts: &mut [u32]) -> impl Iterator<Item = &mut u32> {
-    verdicts.iter_mut().enumerate().filter(move |(i, _)| odd >> i & 1 == 0).map(|(_, v)| v)
 }
 
 /// What a burst adds to the counters.

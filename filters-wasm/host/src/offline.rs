@@ -78,7 +78,7 @@ impl Evaluator {
     /// # Errors
     /// When the module does not pass the verifier or the engine: a mistake of the compiler.
     pub fn load(&mut self, program: &Program) -> Result<Evaluation<'_>, WasmError> {
-        let module = compile_wasm(program, &CompileOptions { pool_pages: self.engine.pool_pages() });
+        let module = compile_wasm(program, &CompileOptions { cell_size: None, ..self.engine.options() });
         let instance = self.engine.instantiate(&self.engine.compile(&module)?)?;
         Ok(Evaluation { instance, pool: &mut self.pool })
     }

@@ -5,6 +5,7 @@
 //! Memory indices are immediates of the instructions; looking at every instruction once is a complete check. The list of
 //! allowed instructions is positive: what a later WebAssembly adds is refused until it is looked at here.
 
+use smpnet_bpf::wasm::{MODULE_ABI, MODULE_ABI_CELLS};
 use std::collections::HashMap;
 use wasmparser::{
     ExternalKind, FunctionBody, Import, Imports, MemoryType, Operator, Parser, Payload, TypeRef, ValType, Validator,
@@ -13,8 +14,10 @@ use wasmparser::{
 
 /// Module and name under which the packet pool is imported.
 pub const POOL_IMPORT: (&str, &str) = ("smpnet", "pool");
-/// Value of the exported global `abi`.
-pub const GENERATED_ABI: i32 = 0x0001_0000;
+/// Value of the exported global `abi` of a module whose packets are described.
+pub const GENERATED_ABI: i32 = MODULE_ABI as i32;
+/// The same of one that finds packets in their cells.
+const GENERATED_ABI_CELLS: i32 = MODULE_ABI_CELLS as i32;
 /// Longest module that is looked at, in bytes. A classic BPF program of 4,096 instructions needs a tenth of it.
 pub const MODULE_MAX: usize = 4 << 20;
 /// WebAssembly features beyond the first version that generated modules may use.
@@ -254,7 +257,7 @@ impl Facts {
         };
         match abi {
             None => return Err(VerifyError::Missing("a constant i32 global abi")),
-            Some(GENERATED_ABI) => {}
+            Some(GENERATED_ABI | GENERATED_ABI_CELLS) => {}
             Some(other) => return Err(VerifyError::Abi(other)),
         }
         if let Some(extra) = self.exports.keys().find(|k| !["io", "filter", "abi"].contains(&k.as_str())) {

@@ -74,7 +74,8 @@ pub fn run(cx: &Context, args: &BpfArgs) -> Result<Output, Failure> {
         let pool = PoolConfig { cell_size: PoolSection::default().cell_size, ..PoolConfig::default() };
         let pool_bytes = u64::from(*pool_cells) * u64::from(pool.cell_stride());
         let pool_pages = pool_bytes.div_ceil(65_536) as u32;
-        let module = smpnet_bpf::compile_wasm(program, &CompileOptions { pool_pages });
+        let module =
+            smpnet_bpf::compile_wasm(program, &CompileOptions { pool_pages, cell_size: Some(pool.cell_stride()) });
         std::fs::write(file, &module).map_err(|e| Failure::new(format!("{}: {e}", file.display())))?;
         json["wasm"] = json!({"file": file, "bytes": module.len(), "pool_pages": pool_pages});
         return Ok(Output::new(format!("{}: {} bytes", file.display(), module.len()), json));

@@ -1,8 +1,8 @@
 //! Many programs in one module, each function exactly as the compiler made it: starting a module costs more than
 //! compiling a program, and property tests compile a million.
 
-use super::{POOL_PAGES, Packet, write_packets};
-use smpnet_bpf::{CompileOptions, Program, compile_wasm};
+use super::{POOL_PAGES, Packet, Way, write_packets};
+use smpnet_bpf::{Program, compile_wasm};
 use wasm_encoder::{
     CodeSection, EntityType, ExportKind, ExportSection, FunctionSection, ImportSection, MemorySection, MemoryType,
     TypeSection, ValType,
@@ -16,11 +16,12 @@ pub struct Batch {
     pool: Memory,
     io: Memory,
     filters: Vec<TypedFunc<i32, ()>>,
+    way: Way,
 }
 
 impl Batch {
-    pub fn new(engine: &Engine, programs: &[Program]) -> Batch {
-        let module = Module::new(engine, merged(programs)).unwrap();
+    pub fn new(engine: &Engine, programs: &[Program], way: Way) -> Batch {
+        let module = Module::new(engine, merged(programs, way)).unwrap();
         let mut store = Store::new(engine, ());
         let ty = wasmtime::MemoryType::new(POOL_PAGES, Some(POOL_PAGES));
         let pool = Memory::new(&mut store, ty).unwrap();
@@ -28,19 +29,19 @@ impl Batch {
         let io = instance.get_memory(&mut store, "io").unwrap();
         let filters =
             (0..programs.len()).map(|i| instance.get_typed_func(&mut store, &i.to_string()).unwrap()).collect();
-        Batch { store, pool, io, filters }
+        Batch { store, pool, io, filters, way }
     }
 
     /// What program `i` says of up to 64 packets.
     pub fn judge(&mut self, i: usize, packets: &[Packet<'_>]) -> Vec<u32> {
-        write_packets(&mut self.store, self.pool, self.io, packets);
+        write_packets(&mut self.store, self.pool, self.io, packets, self.way);
         self.filters[i].call(&mut self.store, packets.len() as i32).expect("a generated module does not trap");
         let results = &self.io.data(&self.store)[1024..];
         (0..packets.len()).map(|i| u32::from_le_bytes(results[i * 4..i * 4 + 4].try_into().unwrap())).collect()
     }
 }
 
-fn merged(programs: &[Program]) -> Vec<u8> {
+fn merged(programs: &[Program], way: Way) -> Vec<u8> {
     let mut types = TypeSection::new();
     types.ty().function([ValType::I32], []);
     let memory = |pages: u32| MemoryType {
@@ -59,7 +60,7 @@ fn merged(programs: &[Program]) -> Vec<u8> {
     for (i, program) in programs.iter().enumerate() {
         functions.function(0);
         exports.export(&i.to_string(), ExportKind::Func, i as u32);
-        let wasm = compile_wasm(program, &CompileOptions { pool_pages: POOL_PAGES });
+        let wasm = compile_wasm(program, &way.options());
         let bodies = Parser::new(0).parse_all(&wasm).filter_map(|payload| match payload.unwrap() {
             Payload::CodeSectionEntry(body) => Some(body.range()),
             _ => None,

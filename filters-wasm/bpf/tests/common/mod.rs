@@ -11,6 +11,24 @@ use wasmtime::{Config, Engine, Instance, Memory, MemoryType, Module, Store, Type
 
 /// Pool size of test modules, in pages.
 pub const POOL_PAGES: u32 = 2;
+/// Bytes of a cell: 64 fill the pool.
+pub const CELL_SIZE: usize = 2048;
+
+/// How packets come to a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By descriptors.
+    Described,
+    /// In cells, as on the packet path.
+    Cells,
+}
+
+impl Way {
+    pub fn options(self) -> CompileOptions {
+        CompileOptions { pool_pages: POOL_PAGES, cell_size: (self == Way::Cells).then_some(CELL_SIZE as u32) }
+    }
+}
+
 /// One packet to judge: captured bytes and length on the wire.
 pub type Packet<'a> = (&'a [u8], u32);
 
@@ -32,11 +50,12 @@ pub struct WasmFilter {
     pool: Memory,
     io: Memory,
     filter: TypedFunc<i32, ()>,
+    way: Way,
 }
 
 impl WasmFilter {
-    pub fn new(engine: &Engine, program: &Program) -> WasmFilter {
-        WasmFilter::from_module(engine, &compile_wasm(program, &CompileOptions { pool_pages: POOL_PAGES }))
+    pub fn new(engine: &Engine, program: &Program, way: Way) -> WasmFilter {
+        WasmFilter::from_module(engine, &compile_wasm(program, &way.options()))
     }
 
     pub fn from_module(engine: &Engine, wasm: &[u8]) -> WasmFilter {
@@ -47,20 +66,24 @@ impl WasmFilter {
         let io = instance.get_memory(&mut store, "io").unwrap();
         let filter = instance.get_typed_func(&mut store, "filter").unwrap();
         let abi = instance.get_global(&mut store, "abi").unwrap().get(&mut store).i32();
-        assert_eq!(abi, Some(0x0001_0000));
-        WasmFilter { store, pool, io, filter }
+        let way = match abi {
+            Some(0x0001_0000) => Way::Described,
+            Some(0x0001_0001) => Way::Cells,
+            other => panic!("abi {other:?}"),
+        };
+        WasmFilter { store, pool, io, filter, way }
     }
 
-    /// Judges up to 64 packets in one call. They lie in the pool back to back, so that a read beyond a packet would
-    /// find bytes; the last one ends where the pool ends.
+    /// Judges up to 64 packets in one call. Described ones lie in the pool back to back, the others end where their cells
+    /// end, so that a read beyond a packet would find bytes; the last one ends where the pool ends.
     pub fn judge(&mut self, packets: &[Packet<'_>]) -> Vec<u32> {
-        write_packets(&mut self.store, self.pool, self.io, packets);
+        write_packets(&mut self.store, self.pool, self.io, packets, self.way);
         self.call(packets.len() as i32);
         let results = &self.io.data(&self.store)[1024..];
         (0..packets.len()).map(|i| u32::from_le_bytes(results[i * 4..i * 4 + 4].try_into().unwrap())).collect()
     }
 
-    /// Calls the module over the descriptors that stand in `io`.
+    /// Calls the module over the packets that stand in `io`.
     pub fn call(&mut self, n: i32) {
         self.filter.call(&mut self.store, n).expect("a generated module does not trap");
     }
@@ -74,14 +97,29 @@ impl WasmFilter {
     }
 }
 
-fn write_packets(store: &mut Store<()>, pool: Memory, io: Memory, packets: &[Packet<'_>]) {
+fn write_packets(store: &mut Store<()>, pool: Memory, io: Memory, packets: &[Packet<'_>], way: Way) {
+    let words = |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|w| w.to_le_bytes()).collect() };
     let total: usize = packets.iter().map(|(p, _)| p.len()).sum();
-    let mut at = pool.data_size(&*store) - total;
+    let size = pool.data_size(&*store);
+    let mut at = size - total;
     for (i, (bytes, wirelen)) in packets.iter().enumerate() {
+        match way {
+            Way::Described => {
+                let descriptor = words(&[at as u32, bytes.len() as u32, *wirelen, 0xdead_beef]);
+                io.write(&mut *store, i * 16, &descriptor).unwrap();
+            }
+            Way::Cells => {
+                // The last packet in the last cell.
+                let cell = size / CELL_SIZE - packets.len() + i;
+                let (start, off) = (cell * CELL_SIZE, CELL_SIZE - bytes.len());
+                assert!(off >= 64, "a packet of {} bytes", bytes.len());
+                at = start + off;
+                let header = words(&[u32::MAX, *wirelen, off as u32 | (bytes.len() as u32) << 16]);
+                pool.write(&mut *store, start, &header).unwrap();
+                io.write(&mut *store, i * 4, &words(&[cell as u32])).unwrap();
+            }
+        }
         pool.write(&mut *store, at, bytes).unwrap();
-        let descriptor = [at as u32, bytes.len() as u32, *wirelen, 0xdead_beef];
-        let descriptor: Vec<u8> = descriptor.iter().flat_map(|w| w.to_le_bytes()).collect();
-        io.write(&mut *store, i * 16, &descriptor).unwrap();
         at += bytes.len();
     }
 }

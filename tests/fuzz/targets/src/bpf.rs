@@ -12,7 +12,7 @@ pub fn bpf_program(data: &[u8]) {
     let whole = program.run(packet, packet.len() as u32);
     let (a, b) = packet.split_at(packet.len() / 2);
     assert_eq!(program.run_segments(&[a, b], packet.len() as u32), whole);
-    compile_wasm(&program, &CompileOptions { pool_pages: 16 });
+    compile_wasm(&program, &CompileOptions { pool_pages: 16, cell_size: Some(2112) });
 }
 
 /// Filter expressions, and programs as text.

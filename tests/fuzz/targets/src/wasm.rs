@@ -47,7 +47,10 @@ pub(crate) fn good(pages: u32) -> Vec<u8> {
         smpnet_bpf::Engine::Subset,
     );
     let Ok(compiled) = compiled else { panic!("the expression of the fuzz target does not compile") };
-    smpnet_bpf::compile_wasm(&compiled.program, &smpnet_bpf::CompileOptions { pool_pages: pages })
+    smpnet_bpf::compile_wasm(
+        &compiled.program,
+        &smpnet_bpf::CompileOptions { pool_pages: pages, cell_size: Some(2112) },
+    )
 }
 
 fn patched(mut module: Vec<u8>, patches: &[u8]) -> Vec<u8> {

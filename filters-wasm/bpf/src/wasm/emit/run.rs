@@ -11,6 +11,22 @@ const VECTOR_FROM: usize = 4;
 
 impl Emitter {
     pub(super) fn run(&mut self, run: &Run, ops: &[Op], plan: &[Step]) {
+        let words = self.values(run);
+        match (constant(ops, plan, run.exit), constant(ops, plan, run.next)) {
+            (Some(exit), Some(next)) => {
+                self.chosen(run, &words, exit, next);
+                self.leave();
+            }
+            _ => {
+                self.conditions(run, &words);
+                self.branch_if(run.exit, plan);
+                self.jump(run.last, run.next, plan);
+            }
+        }
+    }
+
+    /// Brings the values of a run into their locals, those excepted that are compared as parts of a word.
+    pub(super) fn values(&mut self, run: &Run) -> Vec<Word> {
         let words = words(run);
         let alone = |i: &usize| !words.iter().any(|w| w.tests.contains(i));
         for (i, base) in run.bases.iter().enumerate() {
@@ -23,30 +39,22 @@ impl Emitter {
             self.masked(run, base, mask);
             self.set(A);
         }
-        let constant = |index| match place(ops, plan, index) {
-            Place::Returns(k) => Some(k),
-            Place::At(_) => None,
-        };
-        match (constant(run.exit), constant(run.next)) {
-            (Some(exit), Some(next)) if exit == next => self.return_const(exit),
-            (Some(exit), Some(next)) => {
-                self.constant(exit);
-                self.constant(next);
-                self.conditions(run, &words);
-                self.op(I::Select);
-                self.leave();
-            }
-            _ => {
-                self.conditions(run, &words);
-                self.branch_if(run.exit, plan);
-                self.jump(run.last, run.next, plan);
-            }
+        words
+    }
+
+    /// The result of a run of which both ways end in a constant, on the stack.
+    pub(super) fn chosen(&mut self, run: &Run, words: &[Word], exit: u32, next: u32) {
+        self.constant(exit);
+        if exit != next {
+            self.constant(next);
+            self.conditions(run, words);
+            self.op(I::Select);
         }
     }
 
     /// A run whose last load may leave the packet: together where the packet is long enough, else test by test. Both ways of
-    /// such a run end in a constant.
-    pub(super) fn guarded_run(&mut self, first: usize, run: &Run, bytes: u32, ops: &[Op], plan: &[Step]) {
+    /// such a run end in a constant. Returns its last instruction.
+    pub(super) fn guarded_run(&mut self, first: usize, run: &Run, bytes: u32, ops: &[Op], plan: &[Step]) -> usize {
         let guard = plan[first].guard;
         self.guard(Guard { indexed: None, ..guard });
         self.get(X);
@@ -56,15 +64,16 @@ impl Emitter {
         self.op(I::I32Sub);
         self.op(I::I32LeU);
         self.op(I::If(BlockType::Empty));
-        self.in_if = true;
+        self.ifs += 1;
         self.run(run, ops, plan);
-        self.in_if = false;
+        self.ifs -= 1;
         self.op(I::End);
         self.guard(Guard { fixed: None, ..guard });
         for at in first..=run.last {
             let guard = if at == first { Guard::default() } else { plan[at].guard };
             self.step(at, ops[at], &Step { guard, ..plan[at] }, plan);
         }
+        run.last
     }
 
     /// Brings a value into its local.
@@ -99,7 +108,7 @@ impl Emitter {
     }
 
     /// Leaves on the stack what is not 0 when the run is left.
-    fn conditions(&mut self, run: &Run, words: &[Word]) {
+    pub(super) fn conditions(&mut self, run: &Run, words: &[Word]) {
         let mut pieces = 0;
         for word in words {
             self.word(word);
@@ -212,7 +221,7 @@ impl Emitter {
 }
 
 /// Fields that lie near each other and must all have their value: one load, one mask, one comparison.
-struct Word {
+pub(super) struct Word {
     start: u32,
     /// 4 or 8.
     bytes: u32,
@@ -221,6 +230,14 @@ struct Word {
     value: u64,
     /// Which tests of the run these are.
     tests: Vec<usize>,
+}
+
+/// The result at an index, when it is a constant.
+pub(super) fn constant(ops: &[Op], plan: &[Step], index: usize) -> Option<u32> {
+    match place(ops, plan, index) {
+        Place::Returns(k) => Some(k),
+        Place::At(_) => None,
+    }
 }
 
 /// Finds fields to be compared together.
