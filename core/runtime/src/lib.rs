@@ -76,6 +76,8 @@ mod pfil;
 mod pktqueue;
 #[cfg(not(loom))]
 mod pool;
+#[cfg(not(loom))]
+mod prefetch;
 mod pserialize;
 mod pshash;
 mod pslist;
@@ -112,6 +114,7 @@ pub use {
     clock::now_ns,
     pfil::{Dir, HookCx, HookId, Layer, PfilHead, PfilHook},
     pool::{BadPacket, Burst, Earlier, HugePages, Packet, Pool, PoolConfig, PoolError, PoolStats, Segments},
+    prefetch::prefetch,
     runtime::{ManualWorker, Runtime, RuntimeConfig, RuntimeError, StopReport},
     softint::{SoftintFunc, SoftintId, SoftintLevel},
     sysctl::{Get, Node, Set, Sysctl, SysctlError, Value},

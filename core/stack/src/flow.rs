@@ -7,8 +7,9 @@
 //! the long way.
 
 use crate::hash::FlowKey;
-use crate::lazy::{LazyArray, Zeroed, prefetch};
+use crate::lazy::{LazyArray, Zeroed};
 use crate::wire::ethernet::HEADER_LEN;
+use smpnet_runtime::prefetch;
 
 const WINDOW: usize = 8;
 /// Least entries of a table in use.

@@ -23,30 +23,61 @@ struct Heard {
     strange: u64,
 }
 
+/// The places of a burst of which all packets are asked about.
+const IN_ORDER: [u8; BURST] = {
+    let mut places = [0; BURST];
+    let mut i = 0;
+    while i < BURST {
+        places[i] = i as u8;
+        i += 1;
+    }
+    places
+};
+
 impl Filter {
     /// Copies windows and calls the module once.
     #[inline]
     fn ask(&self, guest: &mut GuestInstance, asked: &Asked, cells: &[Cell], verdicts: &[u32]) -> Result<Heard, Fault> {
         let direction = if asked.out { abi::direction::OUT } else { abi::direction::IN };
         guest.begin(&Head { layer: asked.layer, direction, ifindex: asked.ifindex, now_ns: asked.now_ns })?;
-        let mut heard = Heard { said: Said { any: false, patches: 0 }, n: 0, places: [0; BURST], bytes: 0, strange: 0 };
-        for (i, (&cell, &verdict)) in cells.iter().zip(verdicts).enumerate() {
-            if verdict != verdict::PASS {
-                continue;
-            }
-            let Some(h) = self.pool.header(cell) else {
-                heard.strange |= 1 << i;
-                continue;
-            };
-            guest.put(heard.n, &Meta::of(h), |window| self.pool.copy(cell, h, window));
-            heard.bytes += u64::from(h.pkt_len);
-            heard.places[heard.n] = i as u8;
-            heard.n += 1;
-        }
+        let mut heard = Heard { said: Said { any: false, patches: 0 }, n: 0, places: IN_ORDER, bytes: 0, strange: 0 };
+        let mut chosen = [0; BURST];
+        let cells = if self.all_usual(cells, verdicts) {
+            cells
+        } else {
+            self.choose(&mut heard, &mut chosen, cells, verdicts);
+            &chosen[..heard.n]
+        };
+        heard.n = cells.len();
+        // SAFETY: these cells were compared with the pool's.
+        let header = |cell| unsafe { self.pool.header_of(cell) };
+        guest.all_windows().fill(
+            cells,
+            |cell| self.pool.prefetch(cell),
+            |cell, window| self.pool.copy(cell, header(cell), window),
+            |cell| Meta::of(header(cell)),
+        );
+        heard.bytes = cells.iter().map(|&cell| u64::from(header(cell).pkt_len)).sum();
         if heard.n > 0 {
             heard.said = guest.run(heard.n)?;
         }
         Ok(heard)
+    }
+
+    /// The packets that the module is asked about, when these are not all.
+    #[cold]
+    fn choose(&self, heard: &mut Heard, chosen: &mut [Cell; BURST], cells: &[Cell], verdicts: &[u32]) {
+        for (i, (&cell, &verdict)) in cells.iter().zip(verdicts).enumerate() {
+            if verdict != verdict::PASS {
+                continue;
+            }
+            if self.pool.header(cell).is_none() {
+                heard.strange |= 1 << i;
+                continue;
+            }
+            (chosen[heard.n], heard.places[heard.n]) = (cell, i as u8);
+            heard.n += 1;
+        }
     }
 
     /// Asks a module of somebody else and does what it says. After a fault all packets are judged by the fault policy.
@@ -138,7 +169,7 @@ impl Filter {
                     h.flags &= !pkt_flags::RX_L4_OK;
                 }
             });
-            apply(&mut self.pool.chain(cell), told[i].at, partial, &patch, bytes);
+            apply(&mut self.pool.chain(cell), told[i].at(), partial, &patch, bytes);
             edited |= 1 << i;
         }
         tally.edited += u64::from(edited.count_ones());

@@ -5,6 +5,10 @@ use smpnet_abi::{CELL_NONE, Cell, PktHdr, PoolDesc};
 
 /// Most cells of a chain.
 const CHAIN: u8 = u8::MAX;
+/// Bytes of the usual window.
+const USUAL: usize = smpnet_filter_abi::WINDOW_DEFAULT as usize;
+/// Bytes of a window for those who look at headers only.
+const SMALL: usize = 64;
 
 /// The packet pool. Cells that are named to it belong to the calling worker.
 #[derive(Clone, Copy)]
@@ -17,9 +21,28 @@ impl Cells {
         if cell >= self.0.cells {
             return None;
         }
-        // SAFETY: the cell is inside the pool, begins with a header, is aligned to 64, and nobody writes to it while the
-        // calling worker owns the packet.
-        Some(unsafe { &*self.0.base.add(cell as usize * self.0.cell_size as usize).cast::<PktHdr>() })
+        // SAFETY: just compared.
+        Some(unsafe { self.header_of(cell) })
+    }
+
+    /// The header of a cell that was compared with the pool's before.
+    ///
+    /// # Safety
+    /// The pool has the cell.
+    #[inline(always)]
+    pub(crate) unsafe fn header_of(&self, cell: Cell) -> &PktHdr {
+        debug_assert!(cell < self.0.cells);
+        // SAFETY: the cell is inside the pool, says the caller, begins with a header, is aligned to 64, and nobody writes to
+        // it while the calling worker owns the packet.
+        unsafe { &*self.0.base.add(cell as usize * self.0.cell_size as usize).cast::<PktHdr>() }
+    }
+
+    /// Fetches the header and the usual window of a packet into the cache.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, cell: Cell) {
+        let at = self.0.base.wrapping_add(cell as usize * self.0.cell_size as usize);
+        let data = at.wrapping_add(self.0.data_off as usize);
+        [at, data, data.wrapping_add(64)].into_iter().for_each(|line| smpnet_runtime::prefetch(line));
     }
 
     /// The packet's bytes in one piece, at most `reach` of them when they lie in several cells.
@@ -61,9 +84,39 @@ impl Cells {
         }
     }
 
-    /// Copies the first bytes of a packet, as many as there are or have room. Returns how many.
+    /// Copies the first bytes of a packet, as many as there are or have room. Returns how many. What is left of `to` stays
+    /// or becomes 0.
+    ///
+    /// The usual windows are copied whole, with zeros in place of what lies in the cell behind the packet: a copy of just the
+    /// packet's bytes took twice as long on packets of different lengths, for the wrong guesses of its branches.
     #[inline(always)]
     pub(crate) fn copy(&self, cell: Cell, header: &PktHdr, to: &mut [u8]) -> usize {
+        let plain = header.next == CELL_NONE && usize::from(header.data_off) + to.len() <= self.0.cell_size as usize;
+        match to.len() {
+            USUAL if plain => self.copy_whole::<USUAL>(cell, header, to),
+            SMALL if plain => self.copy_whole::<SMALL>(cell, header, to),
+            _ => self.copy_any(cell, header, to),
+        }
+    }
+
+    /// [`copy`](Self::copy) to a window of `N` bytes, as many as lie in the cell from the packet's start on.
+    #[inline(always)]
+    fn copy_whole<const N: usize>(&self, cell: Cell, header: &PktHdr, to: &mut [u8]) -> usize {
+        let size = self.0.cell_size as usize;
+        debug_assert!(cell < self.0.cells && usize::from(header.data_off) + N <= size);
+        // SAFETY: `header` is this cell's, so the cell is one of the pool, and the caller compared these bytes with its
+        // end; nobody writes there while the calling worker owns the packet.
+        let from = unsafe {
+            let at = self.0.base.add(cell as usize * size + usize::from(header.data_off));
+            &*at.cast::<[u8; N]>()
+        };
+        let n = usize::from(header.data_len).min(N);
+        masked_copy(from, to, n);
+        n
+    }
+
+    #[inline]
+    fn copy_any(&self, cell: Cell, header: &PktHdr, to: &mut [u8]) -> usize {
         let first = self.bytes(cell, header);
         let n = first.len().min(to.len());
         to[..n].copy_from_slice(&first[..n]);
@@ -100,6 +153,41 @@ impl Cells {
     /// The bytes of a packet, to be changed.
     pub(crate) fn chain(&self, cell: Cell) -> Chain<'_> {
         Chain { cells: self, cell }
+    }
+}
+
+/// Copies the first `n` bytes of a multiple of 16; the others become 0.
+#[inline(always)]
+fn masked_copy<const N: usize>(from: &[u8; N], to: &mut [u8], n: usize) {
+    const { assert!(N <= 128 && N.is_multiple_of(16)) };
+    assert!(to.len() == N && n <= N);
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_mm_and_si128, _mm_cmpgt_epi8, _mm_loadu_si128, _mm_set1_epi8, _mm_storeu_si128};
+        // Comparisons are of signed bytes, so both sides are less 128. 128 itself is then 0, as all places are below.
+        const PLACES: [[i8; 16]; 8] = {
+            let mut places = [[0; 16]; 8];
+            let mut i = 0;
+            while i < 128 {
+                places[i / 16][i % 16] = (i as i32 - 128) as i8;
+                i += 1;
+            }
+            places
+        };
+        // SAFETY: SSE2 is a part of every x86_64, and 16 bytes from `at` on are inside of both, which have N.
+        unsafe {
+            let kept = _mm_set1_epi8((n as i32 - 128) as i8);
+            for (places, at) in PLACES.iter().zip((0..N).step_by(16)) {
+                let places = _mm_loadu_si128(places.as_ptr().cast());
+                let bytes = _mm_loadu_si128(from.as_ptr().add(at).cast());
+                let bytes = _mm_and_si128(bytes, _mm_cmpgt_epi8(kept, places));
+                _mm_storeu_si128(to.as_mut_ptr().add(at).cast(), bytes);
+            }
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    for (i, (to, from)) in to.iter_mut().zip(from).enumerate() {
+        *to = if i < n { *from } else { 0 };
     }
 }
 
@@ -145,3 +233,24 @@ impl Bytes for Chain<'_> {
 unsafe impl Send for Cells {}
 // SAFETY: as above.
 unsafe impl Sync for Cells {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_masked_copy_has_the_first_bytes_and_zeros() {
+        let from: [u8; USUAL] = std::array::from_fn(|i| 255 - i as u8);
+        for n in 0..=USUAL {
+            let mut to = [7; USUAL];
+            masked_copy(&from, &mut to, n);
+            assert_eq!(to[..n], from[..n]);
+            assert!(to[n..].iter().all(|b| *b == 0), "{n}");
+            if n <= SMALL {
+                let mut small = [7; SMALL];
+                masked_copy::<SMALL>(from.first_chunk().unwrap(), &mut small, n);
+                assert_eq!(small, to[..SMALL]);
+            }
+        }
+    }
+}

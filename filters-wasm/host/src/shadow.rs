@@ -217,7 +217,7 @@ impl Notes {
         if patches == 0 {
             return;
         }
-        let told: [_; BURST] = std::array::from_fn(|i| guest.told(i).at);
+        let told: [_; BURST] = std::array::from_fn(|i| guest.told(i).at());
         let mut all = guest.patches(patches);
         while let Ok(Some((patch, bytes))) = all.next() {
             let i = usize::from(places[usize::from(patch.packet)]);

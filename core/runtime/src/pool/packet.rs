@@ -1,6 +1,7 @@
 //! A packet as its owner sees it.
 
 use super::Pool;
+use crate::prefetch;
 use smpnet_abi::{CELL_NONE, Cell, HEADER_SIZE, PktHdr};
 use std::marker::PhantomData;
 
@@ -292,15 +293,8 @@ impl<'p> Packet<'p> {
     /// Fetches header and first bytes of data into the cache, for a look at them some packets later.
     #[inline(always)]
     pub fn prefetch(&self) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: a hint, which reads nothing; both addresses are in the cell.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(self.base.cast());
-                _mm_prefetch::<_MM_HINT_T0>(self.base.add(self.pool.desc.data_off as usize).cast());
-            }
-        }
+        prefetch(self.base);
+        prefetch(self.base.wrapping_add(self.pool.desc.data_off as usize));
     }
 }
 

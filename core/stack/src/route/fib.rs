@@ -9,9 +9,10 @@
 //! again only after a grace period of the `Domain`, because a reader may still hold their number.
 
 use super::nexthop::{NextHop, NextHopId, NextHopKind, Way};
-use crate::lazy::{LazyArray, prefetch};
+use crate::lazy::LazyArray;
 use crate::types::Ipv4Net;
 use smpnet_runtime::Domain;
+use smpnet_runtime::prefetch;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -3,13 +3,11 @@
 use super::engine::{For, GuestCode};
 use super::fault::{Fault, FaultKind};
 use super::imports::Cx;
-use super::ring::{Located, Meta};
+use super::ring::{Told, Windows, locate};
 use super::ticker::{Ticker, Watch};
 use super::{Capabilities, Capability, ModuleError, ModuleLimits};
 use crate::WasmError;
-use smpnet_filter_abi::{
-    BURST_MAX, PATCH_BYTES, Packet, Patch, Ring, STATE_MAX, Verdict, export, packet_flags, ring_bytes, verdict,
-};
+use smpnet_filter_abi::{BURST_MAX, PATCH_BYTES, Patch, Ring, STATE_MAX, Verdict, export, ring_bytes, verdict};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,15 +39,6 @@ pub(crate) struct GuestInstance {
     at: u32,
     /// What each packet of the burst is, where the module cannot write.
     told: Box<[Told; BURST]>,
-}
-
-/// What the host remembers of a packet in a window.
-#[derive(Clone, Copy)]
-pub(crate) struct Told {
-    /// Bytes in the window.
-    pub(crate) cap: u16,
-    /// Where its headers are.
-    pub(crate) at: Located,
 }
 
 // SAFETY: `ring` points into a memory that the store owns, which is used through this value only; all else is Send.
@@ -138,7 +127,7 @@ impl GuestInstance {
             generation: whose.generation,
             layer: 0,
             at,
-            told: Box::new([Told { cap: 0, at: super::ring::locate(0, &[]) }; BURST]),
+            told: Box::new([Told::new(0, locate(0, &[], 0)); BURST]),
         };
         guest.clean();
         Ok(guest)
@@ -241,38 +230,24 @@ impl GuestInstance {
         self.call(&tick, now_ns as i64, self.limits.tick()).map_err(|e| Fault::of(export::TICK, &e))
     }
 
-    /// Puts packet `i` into its window: `copy` writes its first bytes and returns how many it wrote.
+    /// The windows, to be filled between [`begin`](Self::begin) and [`run`](Self::run).
     #[inline(always)]
-    pub(crate) fn put(&mut self, i: usize, meta: &Meta, copy: impl FnOnce(&mut [u8]) -> usize) {
-        let (window, layer) = (self.window, self.layer);
-        let data = self.at + (size_of::<Ring>() + i * window) as u32;
-        let bytes = &mut self.windows()[i * window..(i + 1) * window];
-        let cap = copy(bytes).min(window);
-        let at = super::ring::locate(layer, &bytes[..cap]);
-        let cut = if meta.wire_len as usize > cap { packet_flags::CUT } else { 0 };
-        self.told[i] = Told { cap: cap as u16, at };
-        let ring = self.ring();
-        ring.packets[i] = Packet {
-            data,
-            cap_len: cap as u16,
-            flags: meta.flags | cut,
-            wire_len: meta.wire_len,
-            flow_hash: meta.flow_hash,
-            mark: meta.mark,
-            rcvif: meta.rcvif,
-            l3_off: at.l3,
-            l4_off: at.l4,
-            ether_type: at.ether_type,
-            vlan_tci: meta.vlan_tci,
-        };
-        ring.verdicts[i] = Verdict { verdict: verdict::PASS, mark: 0 };
+    pub(crate) fn all_windows(&mut self) -> Windows<'_> {
+        // SAFETY: as in `ring`.
+        let ring = unsafe { self.ring.as_mut() };
+        // SAFETY: the windows follow the ring, checked in `new`; nobody else looks at either while `self` is borrowed.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.ring.as_ptr().add(1).cast(), BURST * self.window) };
+        let (window, layer, at) = (self.window, self.layer, self.at + size_of::<Ring>() as u32);
+        Windows { ring, bytes, told: &mut self.told, window, at, layer }
     }
 
     /// Judges the first `n` packets and looks through what the module said.
     #[inline]
     pub(crate) fn run(&mut self, n: usize) -> Result<Said, Fault> {
         debug_assert!(n <= BURST);
-        self.ring().n = n as u32;
+        let ring = self.ring();
+        ring.n = n as u32;
+        ring.verdicts[..n].fill(Verdict { verdict: verdict::PASS, mark: 0 });
         // As `call`, without a copy of the function's type, which takes a shared count.
         self.arm(self.limits.burst());
         self.ticker.enter(self.worker);
@@ -323,11 +298,11 @@ impl GuestInstance {
         let told = *self.told;
         let mut all = Patches { bytes: &self.ring().patches[..patches] };
         while let Some((patch, _)) = all.next().map_err(&wrong)? {
-            let Some(Told { cap, .. }) = told[..n].get(usize::from(patch.packet)) else {
+            let Some(cap) = told[..n].get(usize::from(patch.packet)).map(|t| t.cap()) else {
                 return Err(wrong(format!("a patch for packet {}, there are {n}", patch.packet)));
             };
             let end = usize::from(patch.off) + usize::from(patch.len);
-            if end > usize::from(*cap) {
+            if end > usize::from(cap) {
                 return Err(wrong(format!("a patch of packet {} ends at {end}, its window at {cap}", patch.packet)));
             }
             if patch.flags & !3 != 0 || patch.reserved != 0 {

@@ -176,7 +176,7 @@ mod tests {
         };
         p.extend((0..len).map(|i| (i * 7 + 3) as u8));
         let l4 = p.len() - len;
-        let field = l4 + transport(&p[..], locate(at(six), &p)).map_or(0, |(f, _)| f.field - l4);
+        let field = l4 + transport(&p[..], locate(at(six), &p, p.len())).map_or(0, |(f, _)| f.field - l4);
         p[field..field + 2].fill(0);
         let c = sums(&p, six).1;
         p[field..field + 2].copy_from_slice(&c.to_be_bytes());
@@ -200,7 +200,7 @@ mod tests {
 
     fn change(p: &mut [u8], six: bool, off: u16, flags: u8, bytes: &[u8]) {
         let patch = Patch { packet: 0, flags, off, len: bytes.len() as u16, reserved: 0 };
-        let located = locate(at(six), p);
+        let located = locate(at(six), p, p.len());
         apply(p, located, false, &patch, bytes);
         assert_eq!(&p[usize::from(off)..usize::from(off) + bytes.len()].len(), &bytes.len());
     }
@@ -214,7 +214,7 @@ mod tests {
                     let good = packet(six, proto, payload);
                     assert_eq!(sums(&good, six), (0, 0), "{six} {proto} {payload}");
                     let l4 = if six { 40 } else { 20 };
-                    let field = transport(&good[..], locate(at(six), &good)).unwrap().0.field;
+                    let field = transport(&good[..], locate(at(six), &good, good.len())).unwrap().0.field;
                     for off in 0..good.len() {
                         for len in 1..=5usize.min(good.len() - off) {
                             let range = off..off + len;
@@ -260,7 +260,7 @@ mod tests {
         let pseudo = |p: &[u8]| Sum::new().add(&p[12..20]).word(17).word(16).fold();
         let field = pseudo(&p);
         p[26..28].copy_from_slice(&field.to_be_bytes());
-        let located = locate(layer::INET, &p);
+        let located = locate(layer::INET, &p, p.len());
         for (off, bytes) in [(16u16, [192, 168, 7, 1]), (29, [9, 9, 9, 9])] {
             let patch = Patch { packet: 0, flags: patch_flags::FIX_L4, off, len: 4, reserved: 0 };
             apply(&mut p[..], located, true, &patch, &bytes);

@@ -175,13 +175,13 @@ impl Runner {
         let began = Instant::now();
         let instance = &mut self.instance;
         let said = instance.begin(&head).and_then(|()| {
-            for (i, p) in burst.iter().enumerate() {
-                instance.put(i, &meta(p), |window| {
-                    let n = window.len().min(p.bytes.len());
-                    window[..n].copy_from_slice(&p.bytes[..n]);
-                    n
-                });
-            }
+            let copy = |p: &RunPacket, window: &mut [u8]| {
+                let n = window.len().min(p.bytes.len());
+                window[..n].copy_from_slice(&p.bytes[..n]);
+                n
+            };
+            let packets: Vec<&RunPacket> = burst.iter().collect();
+            instance.all_windows().fill(&packets, |_| {}, copy, meta);
             instance.run(burst.len())
         });
         let ns = began.elapsed().as_nanos() as u64;
@@ -216,7 +216,7 @@ impl Runner {
                 bytes: None,
             })
             .collect();
-        let told: Vec<_> = (0..burst.len()).map(|i| self.instance.told(i).at).collect();
+        let told: Vec<_> = (0..burst.len()).map(|i| self.instance.told(i).at()).collect();
         let mut patches = self.instance.patches(patches);
         while let Ok(Some((patch, bytes))) = patches.next() {
             let i = usize::from(patch.packet);
