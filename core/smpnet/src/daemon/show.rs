@@ -226,8 +226,7 @@ pub fn explain(d: &Daemon, call: &Call) -> Answer {
     let (frame, beside) = (request.frame()?, request.beside()?);
     let index = d.router.index(&request.interface).map_err(ApiError::not_found)?;
     let router = &d.router;
-    let opinions = |layer, i, dir, packet: &[u8]| router.opinions(layer, i, dir, packet);
-    to_json(router.stack.explain_with(index, &frame, beside, &opinions))
+    to_json(router.stack.explain_with(index, &frame, beside, &|at| router.opinions(at)))
 }
 
 pub fn check(d: &Daemon, call: &Call) -> Answer {
