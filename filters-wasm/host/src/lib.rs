@@ -94,7 +94,7 @@ mod testrouter;
 mod verify;
 mod version;
 
-pub use cache::{CACHE_BYTES, CacheStats, CodeCache};
+pub use cache::{CACHE_BYTES, CacheReport, CacheStats, CodeCache};
 pub use engine::{CompiledModule, FilterInstance, GeneratedEngine, Trap};
 pub use error::{FilterError, WasmError};
 pub use explain::Question;
