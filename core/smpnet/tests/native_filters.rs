@@ -11,7 +11,7 @@ use router::{Router, wait};
 use serde_json::{Value, json};
 use smpnet::native::{NativeCounts, NativeFilters, NativePlace, NativeSpec, NativeStatus, Quarantined};
 use smpnet_abi::DropReason;
-use smpnet_stack::{Dir, HookLayer};
+use smpnet_stack::{AtHook, Dir, HookLayer, IfIndex};
 use smpnet_wasm::{Dirs, Layer, OnFault, State};
 use std::sync::mpsc::{Receiver, channel};
 
@@ -189,19 +189,22 @@ fn explain_asks_a_filter_only_when_asking_changes_nothing() {
     let src0 = router.stack.if_by_name("src0").unwrap();
     let mut packet = [0; 28];
     (packet[0], packet[19]) = (0x45, 77);
-    let opinion = |packet: &[u8]| filters.opinion("f", HookLayer::Inet, src0, Dir::In, packet).unwrap();
+    fn at(i: IfIndex, bytes: &[u8]) -> AtHook<'_> {
+        AtHook { layer: HookLayer::Inet, ifindex: i, dir: Dir::In, rcvif: i, mark: 0, bytes }
+    }
+    let opinion = |packet: &[u8]| filters.opinion("f", &at(src0, packet)).unwrap();
     filters.load(spec(&router, "fixture_filter_last", json!({"last": 77}), place(OnFault::Pass))).unwrap();
     let o = opinion(&packet);
     assert_eq!((o.pass, o.detail.as_str()), (false, r#"native fixture_filter_last {"last":77}: drops"#));
     packet[19] = 78;
     let o = opinion(&packet);
-    assert!(o.pass && o.detail.ends_with("passes, with the mark 5"), "{}", o.detail);
+    assert!(o.pass && o.mark == Some(5) && o.detail.ends_with("passes, with the mark 5"), "{}", o.detail);
     assert!(opinion(&[0; 4000]).detail.contains("4000 bytes do not fit one cell"));
     filters.detach("f").unwrap();
     filters.load(spec(&router, "loss", json!({"one_in": 1}), place(OnFault::Pass))).unwrap();
     let o = opinion(&packet);
     assert!(o.pass && o.detail.contains("not asked: it keeps state"), "{}", o.detail);
-    assert_eq!(filters.opinion("g", HookLayer::Inet, src0, Dir::In, &packet), None);
+    assert_eq!(filters.opinion("g", &at(src0, &packet)), None);
     drop(filters);
     router.end();
 }

@@ -34,7 +34,7 @@ pub use bpf::{
     ListenerStatus, Seen, What, WriteFilter,
 };
 pub use control::{
-    ArpSpec, Beside, FilterOpinion, FlowStatus, OFFLOADS, ProtocolStats, Segments, StackEvent, encap_key,
+    ArpSpec, AtHook, Beside, FilterOpinion, FlowStatus, OFFLOADS, ProtocolStats, Segments, StackEvent, encap_key,
 };
 pub use error::StackError;
 pub use hash::{RSS_KEY, toeplitz};

@@ -24,6 +24,7 @@ const FILE_MAX: u64 = 128 << 20;
 const MAGIC: &[u8; 16] = b"smpnet code v1\n\0";
 const MAC: usize = 32;
 const KEY: &str = "key";
+const CODE: &str = ".code";
 
 /// A directory of compiled code. For control threads.
 #[derive(Debug)]
@@ -46,6 +47,19 @@ pub struct CacheStats {
     pub refused: u64,
 }
 
+/// What is in a cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct CacheReport {
+    /// Files of code that are in order.
+    pub files: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files of code that are not taken, and why, a line for each; sorted.
+    pub refused: Vec<String>,
+    /// Why nothing can be written into the directory; none when something can.
+    pub read_only: Option<String>,
+}
+
 impl CodeCache {
     /// Opens a cache, and makes the directory (mode 0700; its parent must be there) and the key when they are missing.
     ///
@@ -61,8 +75,7 @@ impl CodeCache {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn with_limit(path: &Path, bytes: u64) -> Result<CodeCache> {
-        use std::os::unix::ffi::OsStrExt;
-        let name = CString::new(path.as_os_str().as_bytes())?;
+        let name = c_name(path)?;
         // SAFETY: the name is NUL-terminated.
         if unsafe { libc::mkdir(name.as_ptr(), 0o700) } != 0 {
             let e = Error::last_os_error();
@@ -70,18 +83,57 @@ impl CodeCache {
                 return Err(explain(path, &e.to_string()));
             }
         }
+        let mut cache = Self::of_directory(path, bytes)?;
+        cache.key = cache.read_key().map_err(|e| explain(&path.join(KEY), &e.to_string()))?;
+        Ok(cache)
+    }
+
+    /// A directory that is there, still without the key.
+    fn of_directory(path: &Path, bytes: u64) -> Result<CodeCache> {
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
         // SAFETY: the name is NUL-terminated.
-        let fd = unsafe { libc::open(name.as_ptr(), flags) };
+        let fd = unsafe { libc::open(c_name(path)?.as_ptr(), flags) };
         if fd < 0 {
             return Err(explain(path, &Error::last_os_error().to_string()));
         }
         // SAFETY: just opened, and nobody else has it.
         let dir = unsafe { OwnedFd::from_raw_fd(fd) };
         own(&File::from(dir.try_clone()?)).map_err(|e| explain(path, &e.to_string()))?;
-        let mut cache = CodeCache { path: path.to_owned(), dir, key: [0; 32], bytes, stats: Default::default() };
-        cache.key = cache.read_key().map_err(|e| explain(&path.join(KEY), &e.to_string()))?;
-        Ok(cache)
+        Ok(CodeCache { path: path.to_owned(), dir, key: [0; 32], bytes, stats: Default::default() })
+    }
+
+    /// Looks through a cache and changes nothing. Reads every file of code, to check its HMAC.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and when the directory is not there.
+    pub fn examine(path: &Path) -> Result<CacheReport> {
+        let mut cache = Self::of_directory(path, CACHE_BYTES)?;
+        let key = cache.find_key().map_err(|e| explain(&path.join(KEY), &e.to_string()))?;
+        cache.key = key.unwrap_or_default();
+        let mut report = CacheReport { read_only: cache.read_only(), ..CacheReport::default() };
+        for (_, len, name) in cache.files()? {
+            let good = match (key, identity_of(&name)) {
+                (Some(_), Some(id)) => cache.read(&name, &id).map(drop),
+                (None, _) => Err(Error::other("there is no key beside it")),
+                (_, None) => Err(Error::other("its name is none of a file of code")),
+            };
+            match good {
+                Ok(()) => (report.files, report.bytes) = (report.files + 1, report.bytes + len),
+                Err(e) => report.refused.push(format!("{name}: {e}")),
+            }
+        }
+        report.refused.sort();
+        Ok(report)
+    }
+
+    /// Why nothing can be written into the directory; none when something can.
+    fn read_only(&self) -> Option<String> {
+        let flags = libc::W_OK | libc::X_OK;
+        // SAFETY: the name is NUL-terminated.
+        match unsafe { libc::faccessat(self.dir.as_raw_fd(), c".".as_ptr(), flags, libc::AT_EACCESS) } {
+            0 => None,
+            _ => Some(Error::last_os_error().to_string()),
+        }
     }
 
     /// Where it is.
@@ -199,20 +251,29 @@ impl CodeCache {
         Ok(unsafe { File::from_raw_fd(fd) })
     }
 
+    /// The key, when there is a whole one.
+    fn find_key(&self) -> Result<Option<[u8; 32]>> {
+        let mut file = match self.open_at(KEY, libc::O_RDONLY, 0) {
+            Ok(file) => file,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        own(&file)?;
+        let meta = file.metadata()?;
+        if !meta.is_file() || meta.len() != 32 {
+            return Ok(None);
+        }
+        let mut key = [0; 32];
+        file.read_exact(&mut key)?;
+        Ok(Some(key))
+    }
+
     /// The key; a new one when there is none, or half of one. All code of another key is foreign then.
     fn read_key(&self) -> Result<[u8; 32]> {
-        let mut key = [0; 32];
-        match self.open_at(KEY, libc::O_RDONLY, 0) {
-            Ok(mut file) => {
-                own(&file)?;
-                if file.metadata()?.is_file() && file.metadata()?.len() == 32 {
-                    file.read_exact(&mut key)?;
-                    return Ok(key);
-                }
-            }
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
+        if let Some(key) = self.find_key()? {
+            return Ok(key);
         }
+        let mut key = [0; 32];
         fill_random(&mut key)?;
         self.write(KEY, &[&key])?;
         Ok(key)
@@ -222,20 +283,31 @@ impl CodeCache {
         hmac(&self.key, &[MAGIC, id, code])
     }
 
-    /// Deletes the oldest files until all together are below the limit, and what an interrupted write left.
-    fn prune(&self) -> Result<()> {
-        let mut files = Vec::new();
+    /// Everything in the directory: when it was written, its length, its name.
+    fn entries(&self) -> Result<Vec<(SystemTime, u64, String)>> {
+        let mut all = Vec::new();
         for entry in std::fs::read_dir(format!("/proc/self/fd/{}", self.dir.as_raw_fd()))? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let Ok(meta) = entry.metadata() else { continue };
-            let modified = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            if name.ends_with(".code") {
-                files.push((modified, meta.len(), name));
-            } else if name.starts_with("tmp-") && modified.elapsed().is_ok_and(|t| t.as_secs() > 3600) {
+            all.push((meta.modified().unwrap_or(SystemTime::UNIX_EPOCH), meta.len(), name));
+        }
+        Ok(all)
+    }
+
+    /// The files of code.
+    fn files(&self) -> Result<Vec<(SystemTime, u64, String)>> {
+        Ok(self.entries()?.into_iter().filter(|(.., name)| name.ends_with(CODE)).collect())
+    }
+
+    /// Deletes the oldest files until all together are below the limit, and what an interrupted write left.
+    fn prune(&self) -> Result<()> {
+        for (modified, _, name) in self.entries()? {
+            if name.starts_with("tmp-") && modified.elapsed().is_ok_and(|t| t.as_secs() > 3600) {
                 self.unlink(&name);
             }
         }
+        let mut files = self.files()?;
         files.sort();
         let mut total: u64 = files.iter().map(|(_, len, _)| len).sum();
         for (_, len, name) in files {
@@ -313,7 +385,22 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 
 fn file_name(id: &[u8; 32]) -> String {
     let hex: String = id.iter().map(|b| format!("{b:02x}")).collect();
-    format!("{hex}.code")
+    format!("{hex}{CODE}")
+}
+
+/// The identity that a file is named for.
+fn identity_of(name: &str) -> Option<[u8; 32]> {
+    let hex = name.strip_suffix(CODE).filter(|hex| hex.len() == 64 && hex.is_ascii())?;
+    let mut id = [0; 32];
+    for (byte, at) in id.iter_mut().zip((0..64).step_by(2)) {
+        *byte = u8::from_str_radix(&hex[at..at + 2], 16).ok()?;
+    }
+    Some(id)
+}
+
+fn c_name(path: &Path) -> Result<CString> {
+    use std::os::unix::ffi::OsStrExt;
+    Ok(CString::new(path.as_os_str().as_bytes())?)
 }
 
 #[cfg(test)]
@@ -406,6 +493,36 @@ mod tests {
         // A file of right content under another module's name.
         std::fs::rename(&file, dir.join(file_name(&identity(&e, &[9; 32])))).unwrap();
         assert!(cache.load(&e, &[9; 32]).is_none());
+    }
+
+    #[test]
+    fn a_cache_is_looked_through_without_a_change() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("wasm");
+        assert!(CodeCache::examine(&dir).is_err() && !dir.exists(), "nothing is made");
+        let e = engine(1 << 19);
+        let (digest, m) = module(&e);
+        let cache = CodeCache::open(&dir).unwrap();
+        cache.store(&e, &digest, &m);
+        let good = CodeCache::examine(&dir).unwrap();
+        assert_eq!((good.files, good.refused.len(), good.read_only), (1, 0, None));
+        let file = code_file(&dir);
+        let mut bytes = std::fs::read(&file).unwrap();
+        assert_eq!(good.bytes, bytes.len() as u64);
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        write(&file, &bytes);
+        write(&dir.join(file_name(&[0xab; 32])), b"short");
+        write(&dir.join("odd.code"), b"");
+        let bad = CodeCache::examine(&dir).unwrap();
+        assert_eq!((bad.files, bad.refused.len()), (0, 3), "{bad:?}");
+        for words in ["HMAC is wrong", "does not begin like a file of code", "odd.code: its name is none"] {
+            assert!(bad.refused.iter().any(|r| r.contains(words)), "{words}: {bad:?}");
+        }
+        assert!(file.exists(), "what is wrong is left to the router");
+        write(&dir.join(KEY), b"half");
+        assert!(CodeCache::examine(&dir).unwrap().refused.iter().all(|r| r.ends_with("no key beside it")));
+        assert_eq!(std::fs::read(dir.join(KEY)).unwrap(), b"half");
     }
 
     #[test]

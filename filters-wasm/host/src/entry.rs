@@ -3,9 +3,7 @@
 use crate::care::Care;
 use crate::guest::Lines;
 use crate::manager::Inner;
-use crate::report::{
-    CounterStats, FilterDecision, FilterDetail, FilterStats, FilterStatus, Kind, ModuleDetail, State, SwapReport,
-};
+use crate::report::{CounterStats, FilterDetail, FilterStats, FilterStatus, Kind, ModuleDetail, State, SwapReport};
 use crate::shadow::{Shared, Unit};
 use crate::supervisor::Remains;
 use crate::version::{Artefact, Code, Counts, FilterVersion, GenerationStats};
@@ -317,25 +315,6 @@ impl Entry {
             generations: self.generations(),
             older: self.older,
             counters: self.counters(),
-        }
-    }
-
-    pub(crate) fn decide(&self, packet: &[u8]) -> FilterDecision {
-        let version = &self.current;
-        let wirelen = u32::try_from(packet.len()).unwrap_or(u32::MAX);
-        let matched = version.artefact.program.as_ref().map(|p| p.run(packet, wirelen) != 0);
-        let verdict = match matched {
-            None => "unknown",
-            Some(m) if m == (version.action == Action::Pass) => "pass",
-            Some(_) => "drop",
-        };
-        FilterDecision {
-            filter: self.filter.name().into(),
-            generation: version.generation,
-            text: version.artefact.text.clone(),
-            action: version.action,
-            matched,
-            verdict,
         }
     }
 }

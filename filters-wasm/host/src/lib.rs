@@ -61,6 +61,7 @@ mod engine;
 mod engines;
 mod entry;
 mod error;
+mod explain;
 #[cfg(test)]
 mod figures_tests;
 mod filter;
@@ -93,9 +94,10 @@ mod testrouter;
 mod verify;
 mod version;
 
-pub use cache::{CACHE_BYTES, CacheStats, CodeCache};
+pub use cache::{CACHE_BYTES, CacheReport, CacheStats, CodeCache};
 pub use engine::{CompiledModule, FilterInstance, GeneratedEngine, Trap};
 pub use error::{FilterError, WasmError};
+pub use explain::Question;
 pub use filter::{Asked, Filter};
 pub use guest::{Capabilities, Capability, ModuleError, ModuleInfo, ModuleLimits, TableKind};
 pub use manager::FilterManager;

@@ -5,13 +5,14 @@ use crate::cache::{CacheStats, CodeCache};
 use crate::care::Care;
 use crate::engines::Engines;
 use crate::entry::{Entry, Times, edits, micros};
+use crate::explain::{Question, Witness};
 use crate::guest::Lines as LogLines;
 use crate::report::{FilterDecision, FilterDetail, FilterStats, FilterStatus, SwapReport};
 use crate::shadow::Diff;
 use crate::supervisor::{Lines, Remains, lines, start};
 use crate::tables::{TableError, Tables};
 use crate::version::{Artefact, Counts, FilterVersion};
-use crate::{Action, Attach, Dirs, Filter, FilterError, FilterSpec, Layer, Source};
+use crate::{Action, Attach, Filter, FilterError, FilterSpec, Source};
 use smpnet_abi::PoolDesc;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
@@ -217,26 +218,18 @@ impl FilterManager {
         Ok(self.inner.lock().entry(name)?.stats())
     }
 
-    /// What the filters of a place would say of a packet, in the order in which they are asked, by the reference
-    /// interpreter. `packet` begins with the header of `layer`. Counts nothing. Ends with the first filter that drops.
-    pub fn explain(&self, layer: Layer, ifindex: u32, dir: Dirs, packet: &[u8]) -> Vec<FilterDecision> {
-        let state = self.inner.lock();
-        let mut asked: Vec<&Entry> = state
-            .entries
-            .values()
-            .filter(|e| e.attached.is_some())
-            .filter(|e| {
-                let at = e.filter.place();
-                at.layer == layer && at.ifindex.is_none_or(|i| i == ifindex) && at.dirs.covers(dir)
-            })
-            .collect();
-        // As the stack does: filters for all interfaces first, then those of the interface. Handles grow with the order of
-        // attachment.
-        asked.sort_by_key(|e| (e.filter.place().ifindex.is_some(), e.filter.place().priority, e.attached));
-        let mut decisions = Vec::new();
-        for entry in asked {
-            let decision = entry.decide(packet);
-            let last = decision.verdict == "drop";
+    /// What the filters of a place would say of a packet, in the order in which they are asked: programs by the reference
+    /// interpreter, modules by an instance made for the question. Each sees what the one before made of the packet. Counts
+    /// nothing and touches no instance that judges packets. Ends with the first filter that drops.
+    pub fn explain(&self, question: &Question<'_>) -> Vec<FilterDecision> {
+        let mut decisions: Vec<FilterDecision> = Vec::new();
+        let (mut mark, mut bytes) = (question.mark, None::<Vec<u8>>);
+        for witness in self.witnesses(question) {
+            let now = Question { mark, packet: bytes.as_deref().unwrap_or(question.packet), ..*question };
+            let decision = witness.ask(&self.inner.engines, &now);
+            let last = matches!(decision.verdict, "drop" | "reject");
+            mark = decision.mark.unwrap_or(mark);
+            bytes = decision.bytes.clone().or(bytes);
             decisions.push(decision);
             if last {
                 break;
@@ -244,14 +237,34 @@ impl FilterManager {
         }
         decisions
     }
-}
 
-impl FilterManager {
+    /// The filters of a place, in the order in which they are asked.
+    fn witnesses(&self, question: &Question<'_>) -> Vec<Witness> {
+        let state = self.inner.lock();
+        let here = |e: &&Entry| {
+            let at = e.filter.place();
+            e.attached.is_some()
+                && at.layer == question.layer
+                && at.ifindex.is_none_or(|i| i == question.ifindex)
+                && at.dirs.covers(question.dirs())
+        };
+        let mut asked: Vec<&Entry> = state.entries.values().filter(here).collect();
+        // As the stack does: filters for all interfaces first, then those of the interface. Handles grow with the order of
+        // attachment.
+        asked.sort_by_key(|e| (e.filter.place().ifindex.is_some(), e.filter.place().priority, e.attached));
+        asked.into_iter().map(witness).collect()
+    }
+
     /// What one filter would say of a packet, wherever it is attached, as [`FilterManager::explain`]; `None` when there is
     /// no filter of that name.
-    pub fn decide(&self, name: &str, packet: &[u8]) -> Option<FilterDecision> {
-        self.inner.lock().entries.get(name).map(|e| e.decide(packet))
+    pub fn decide(&self, name: &str, question: &Question<'_>) -> Option<FilterDecision> {
+        let witness = self.inner.lock().entries.get(name).map(witness)?;
+        Some(witness.ask(&self.inner.engines, question))
     }
+}
+
+fn witness(e: &Entry) -> Witness {
+    Witness { filter: e.filter.clone(), version: e.current.clone() }
 }
 
 impl Drop for FilterManager {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::testpool::{DATA_OFF, first_byte_is, module};
 use crate::testrouter::{TestRouter, asked, udp, udp_frame};
-use crate::{GeneratedWasm, OnFault, State};
+use crate::{GeneratedWasm, Layer, OnFault, State};
 use smpnet_abi::verdict::{DROP, PASS};
 
 /// Faults that are too many unless told.
@@ -337,15 +337,16 @@ fn explain_asks_the_filters_of_a_place_in_order() {
     manager.load(at("first", "udp port 5000", 10, None)).unwrap();
     manager.load(at("third", "udp port 5002", 20, Some(7))).unwrap();
     let ask = |ifindex, port| -> Vec<(String, &str)> {
-        let all = manager.explain(Layer::Inet, ifindex, Dirs::In, &udp(port, 0));
+        let all = manager.explain(&Question::incoming(Layer::Inet, ifindex, &udp(port, 0)));
         all.into_iter().map(|d| (d.filter, d.verdict)).collect()
     };
     let said = |list: &[(&str, &'static str)]| list.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect::<Vec<_>>();
     assert_eq!(ask(7, 5001), said(&[("first", "pass"), ("second", "drop")]));
     assert_eq!(ask(7, 5002), said(&[("first", "pass"), ("second", "pass"), ("third", "drop")]));
     assert_eq!(ask(8, 5002), said(&[("first", "pass"), ("second", "pass")]));
-    assert!(manager.explain(Layer::Inet, 7, Dirs::Out, &udp(5000, 0)).is_empty());
-    assert!(manager.explain(Layer::Ether, 7, Dirs::In, &udp(5000, 0)).is_empty());
+    let packet = udp(5000, 0);
+    assert!(manager.explain(&Question { out: true, ..Question::incoming(Layer::Inet, 7, &packet) }).is_empty());
+    assert!(manager.explain(&Question::incoming(Layer::Ether, 7, &packet)).is_empty());
     assert_eq!(manager.stats("first").unwrap().total.packets, 0);
 }
 

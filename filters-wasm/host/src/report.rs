@@ -206,6 +206,14 @@ pub struct FilterDecision {
     pub action: Action,
     /// Whether the program accepts the packet; `None` for a module without a program.
     pub matched: Option<bool>,
-    /// `pass`, `drop` or `unknown`.
+    /// `pass`, `drop`, `reject` or `unknown`.
     pub verdict: &'static str,
+    /// An instance made for the question was asked, which has none of the state of those that judge packets.
+    pub fresh: bool,
+    /// The mark that a module sets.
+    pub mark: Option<u32>,
+    /// The packet after the changes that a module asks for; `None` when it asks for none.
+    pub bytes: Option<Vec<u8>>,
+    /// What went wrong, on one line: the fault policy then made the verdict, or it is `unknown`.
+    pub fault: Option<String>,
 }

@@ -1,9 +1,9 @@
 //! Filters on the hooks of the network stack.
 
-use crate::{Attach, AttachPoint, Dirs, Filter, FilterDecision, FilterManager, GeneratedEngine, Layer};
+use crate::{Attach, AttachPoint, Dirs, Filter, FilterDecision, FilterManager, GeneratedEngine, Layer, Question};
 use smpnet_abi::PoolDesc;
 use smpnet_runtime::Runtime;
-use smpnet_stack::{Dir, FilterOpinion, HookLayer, IfIndex, Stack};
+use smpnet_stack::{AtHook, Dir, FilterOpinion, HookLayer, IfIndex, Stack};
 use std::sync::Arc;
 
 /// The router as a [`FilterManager`] sees it.
@@ -71,36 +71,54 @@ impl Attach for StackAttach {
 
 impl FilterManager {
     /// What the filters at a hook say of a packet, for `Stack::explain`.
-    pub fn opinions(&self, layer: HookLayer, ifindex: IfIndex, dir: Dir, packet: &[u8]) -> Vec<FilterOpinion> {
-        let layer = match layer {
-            HookLayer::Ether => Layer::Ether,
-            HookLayer::Inet => Layer::Inet,
-            HookLayer::Inet6 => return Vec::new(),
-        };
-        let dirs = match dir {
-            Dir::In => Dirs::In,
-            Dir::Out => Dirs::Out,
-        };
-        let decisions = self.explain(layer, ifindex.get(), dirs, packet);
-        decisions.into_iter().map(opinion).collect()
+    pub fn opinions(&self, at: &AtHook<'_>) -> Vec<FilterOpinion> {
+        question(at).map_or(Vec::new(), |q| self.explain(&q).into_iter().map(opinion).collect())
     }
 
     /// What one filter says of a packet that begins with the header of its layer; `None` when there is none of that name.
-    pub fn opinion(&self, name: &str, packet: &[u8]) -> Option<FilterOpinion> {
-        self.decide(name, packet).map(opinion)
+    pub fn opinion(&self, name: &str, at: &AtHook<'_>) -> Option<FilterOpinion> {
+        self.decide(name, &question(at)?).map(opinion)
     }
 }
 
+fn question<'a>(at: &AtHook<'a>) -> Option<Question<'a>> {
+    let layer = match at.layer {
+        HookLayer::Ether => Layer::Ether,
+        HookLayer::Inet => Layer::Inet,
+        HookLayer::Inet6 => return None,
+    };
+    let (ifindex, out, rcvif) = (at.ifindex.get(), at.dir == Dir::Out, at.rcvif.get());
+    Some(Question { layer, ifindex, out, rcvif, mark: at.mark, packet: at.bytes })
+}
+
 fn opinion(d: FilterDecision) -> FilterOpinion {
+    let said = match (&d.fault, d.matched) {
+        (Some(fault), _) if d.verdict == "unknown" => format!("{}: cannot be asked: {fault}; taken to pass", d.text),
+        (Some(fault), _) => {
+            let what = if d.verdict == "drop" { "is dropped" } else { "passes" };
+            format!("{}: fails ({fault}); the packet {what} by its fault policy", d.text)
+        }
+        (None, Some(true)) => format!("matches `{}`", d.text),
+        (None, Some(false)) => format!("does not match `{}`", d.text),
+        (None, None) if d.fresh => {
+            let what = match d.verdict {
+                "pass" => "passes",
+                "reject" => "rejects",
+                _ => "drops",
+            };
+            let mark = d.mark.map(|m| format!(", with the mark {m}")).unwrap_or_default();
+            let changed = if d.bytes.is_some() { ", changed" } else { "" };
+            format!("{}: {what}{changed}{mark}", d.text)
+        }
+        (None, None) => format!("{}: explain cannot run it; taken to pass", d.text),
+    };
+    let fresh =
+        if d.fresh { " (a fresh instance was asked, without the state of those that judge packets)" } else { "" };
     FilterOpinion {
-        pass: d.verdict != "drop",
-        detail: match d.matched {
-            None => format!("generation {}: a module that explain cannot run", d.generation),
-            Some(m) => {
-                let what = if m { "matches" } else { "does not match" };
-                format!("generation {}: {what} `{}`", d.generation, d.text)
-            }
-        },
+        pass: !matches!(d.verdict, "drop" | "reject"),
+        detail: format!("generation {}: {said}{fresh}", d.generation),
         name: d.filter,
+        mark: d.mark,
+        bytes: d.bytes,
     }
 }

@@ -1,7 +1,7 @@
 //! Filters on the hooks of a network stack.
 
 use smpnet_runtime::{PoolConfig, Runtime, RuntimeConfig};
-use smpnet_stack::{Dir, HookLayer, IfIndex, Stack};
+use smpnet_stack::{AtHook, Dir, HookLayer, IfIndex, Stack};
 use smpnet_wasm::{Action, Dirs, FilterManager, FilterSpec, Layer, Source, StackAttach};
 use std::sync::Arc;
 
@@ -35,7 +35,10 @@ fn filters_come_to_and_leave_the_hooks_of_the_stack() {
     manager.swap("a", Source::Expr("udp port 5001".into()), None).unwrap();
     assert_eq!(stack.hooks()[0].status["generation"], 2);
     let one = IfIndex::new(1).unwrap();
-    let ask = |port| manager.opinions(HookLayer::Inet, one, Dir::Out, &udp(port));
+    let ask = |port| {
+        let bytes = &udp(port)[..];
+        manager.opinions(&AtHook { layer: HookLayer::Inet, ifindex: one, dir: Dir::Out, rcvif: one, mark: 0, bytes })
+    };
     assert_eq!(ask(5001)[0].detail, "generation 2: matches `udp port 5001`");
     assert!(!ask(5001)[0].pass && ask(5000)[0].pass);
 

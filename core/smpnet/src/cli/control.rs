@@ -152,7 +152,8 @@ fn read(file: &Path) -> Result<String, Failure> {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The packet is not sent and no counter changes. PACKET is the frame as the interface receives it, in hex; blanks and
-colons are left out. For an interface without Ethernet it begins with the IP header.
+colons are left out. For an interface without Ethernet it begins with the IP header. A module that filters is asked by
+a fresh instance, which has none of the state of those that judge packets.
 
 Example:
   smpnet explain --in lan0 --packet '020000000001 020000000002 0800 4500001c...'

@@ -1,6 +1,7 @@
 //! `smpnet doctor`.
 
 use super::context::{Failure, Output};
+use crate::config::DEFAULT_CACHE;
 use crate::doctor::{Level, examine};
 use clap::Args;
 use serde_json::json;
@@ -18,10 +19,13 @@ pub struct DoctorArgs {
     /// A further folder with plugins
     #[arg(long, value_name = "DIR")]
     plugins: Vec<PathBuf>,
+    /// The folder of compiled filters, when the configuration names another ([filters] cache)
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_CACHE)]
+    cache: PathBuf,
 }
 
 pub fn run(args: &DoctorArgs) -> Result<Output, Failure> {
-    let findings = examine(&args.plugins);
+    let findings = examine(&args.plugins, &args.cache);
     let mut text = String::new();
     let width = findings.iter().map(|f| f.check.len()).max().unwrap_or(0);
     for f in &findings {

@@ -160,10 +160,12 @@ impl FaultWatch {
             }
             failed = true;
             let last = d.router.filters.show(&f.name).ok().and_then(|f| f.faults.last().cloned());
+            // The generation that failed may be out of service by now.
+            let generation = last.as_ref().map_or(f.generation, |l| l.generation);
             let fields = json!({
-                "filter": f.name, "what": "fault", "generation": f.generation, "faults": faults - before,
+                "filter": f.name, "what": "fault", "generation": generation, "faults": faults - before,
                 "reason": last.as_ref().map(|l| &l.line), "trace": last.as_ref().map(|l| &l.trace),
-                "kind": last.as_ref().map(|l| l.kind), "state": f.state,
+                "kind": last.as_ref().map(|l| l.kind), "worker": last.as_ref().map(|l| l.worker), "state": f.state,
             });
             d.router.bus.publish("filter", fields);
         }

@@ -106,23 +106,61 @@ fn protocol_metrics(page: &mut Page, protocols: &Value) {
     }
 }
 
+/// What filters of both kinds counted, on each worker.
 fn filter_metrics(page: &mut Page, d: &Daemon) {
     let filters = super::show::filter_list(d).unwrap_or_default();
-    for (key, kind, help) in [
-        ("packets", "counter", "Packets that the filter judged."),
-        ("matched", "counter", "Packets that matched."),
-        ("passed", "counter", "Packets that it passed."),
-        ("dropped", "counter", "Packets that it dropped."),
-        ("faults", "counter", "Times that it failed."),
-        ("generation", "gauge", "Programs that it has run; grows with each swap."),
+    let name = |f: &Value| f["name"].as_str().unwrap_or("").to_owned();
+    let stats: Vec<(String, Value)> =
+        filters.iter().map(|f| (name(f), super::show::stats_of(d, &name(f)).unwrap_or_default())).collect();
+    for (key, metric, help) in [
+        ("packets", "packets", "Packets that the filter judged: those passed, dropped and, by native filters, taken."),
+        ("bytes", "bytes", "Their bytes."),
+        ("matched", "matched", "Packets that matched."),
+        ("passed", "passed", "Packets that it passed."),
+        ("dropped", "dropped", "Packets that it dropped, those rejected included."),
+        ("rejected", "rejected", "Packets that it dropped and whose senders were told."),
+        ("consumed", "consumed", "Packets that a native filter took."),
+        ("marked", "marked", "Packets that it marked."),
+        ("edited", "edited", "Packets that it changed."),
+        ("bursts", "bursts", "Times that it was asked about a burst."),
+        ("faults", "faults", "Times that it failed."),
+        ("fault_packets", "policy_packets", "Packets judged by the fault policy in its place."),
+        ("sampled_packets", "sampled_packets", "Packets of the bursts whose time was taken, one in 64."),
+        ("sampled_ns", "sampled_seconds", "The time of those bursts: over their packets, the time per packet."),
     ] {
-        let metric = format!("smpnet_filter_{key}{}", if kind == "counter" { "_total" } else { "" });
-        page.head(&metric, kind, help);
-        for f in &filters {
-            let name = f["name"].as_str().unwrap_or("");
-            page.sample(&metric, &[("filter", name)], f[key].as_u64().unwrap_or(0));
+        let metric = format!("smpnet_filter_{metric}_total");
+        page.head(&metric, "counter", help);
+        for (filter, stats) in &stats {
+            for (worker, counts) in stats["per_worker"].as_array().into_iter().flatten().enumerate() {
+                // Not all kinds count all of it.
+                let Some(n) = counts[key].as_u64() else { continue };
+                let worker = worker_name(d, worker);
+                let labels = [("filter", filter.as_str()), ("worker", worker.as_str())];
+                if key == "sampled_ns" {
+                    page.sample(&metric, &labels, n as f64 / 1e9);
+                } else {
+                    page.sample(&metric, &labels, n);
+                }
+            }
         }
     }
+    page.head("smpnet_filter_generation", "gauge", "Programs that it has run; grows with each swap.");
+    for f in &filters {
+        page.sample("smpnet_filter_generation", &[("filter", &name(f))], f["generation"].as_u64().unwrap_or(0));
+    }
+    page.head(
+        "smpnet_filter_running",
+        "gauge",
+        "1 while the filter judges; 0 while it is detached, faulted or recovering.",
+    );
+    for f in &filters {
+        page.sample("smpnet_filter_running", &[("filter", &name(f))], u8::from(f["state"] == "running"));
+    }
+}
+
+/// Behind the workers comes what nobody's worker counted.
+fn worker_name(d: &Daemon, index: usize) -> String {
+    if index < d.router.runtime.workers() { index.to_string() } else { "none".to_owned() }
 }
 
 /// Who listens, and what all listeners that there ever were have counted.
@@ -162,7 +200,10 @@ fn module_metrics(page: &mut Page, d: &Daemon) {
     for f in d.router.filters.list().iter().filter(|f| f.kind == smpnet_wasm::Kind::Module) {
         let counters = d.router.filters.stats(&f.name).map(|s| s.counters).unwrap_or_default();
         for c in counters {
-            page.sample("smpnet_filter_module_counter_total", &[("filter", &f.name), ("counter", &c.name)], c.total);
+            for (worker, n) in c.per_worker.iter().enumerate() {
+                let labels = [("filter", f.name.as_str()), ("counter", &c.name), ("worker", &worker_name(d, worker))];
+                page.sample("smpnet_filter_module_counter_total", &labels, n);
+            }
         }
     }
     page.head("smpnet_filter_table_entries", "gauge", "Entries of tables that modules look into.");

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use smpnet_abi::MacAddr;
 use smpnet_runtime::Runtime;
 use smpnet_stack::{
-    AddrOptions, ArpSpec, Dir, FilterOpinion, HookLayer, IfIndex, Ipv4Net, NextHopSpec, RouteKind, RouteSpec,
+    AddrOptions, ArpSpec, AtHook, Dir, FilterOpinion, HookLayer, IfIndex, Ipv4Net, NextHopSpec, RouteKind, RouteSpec,
     RouteStep, Stack,
 };
 use smpnet_wasm::{FilterManager, FilterSpec, Source, TableKey};
@@ -437,10 +437,10 @@ impl Router {
 impl Router {
     /// What the filters at a hook say of a packet, in the order in which the stack asks them, up to the first that drops
     /// it. Changes nothing.
-    pub fn opinions(&self, layer: HookLayer, ifindex: IfIndex, dir: Dir, packet: &[u8]) -> Vec<FilterOpinion> {
-        let at = self.stack.if_info(ifindex.get()).map(|i| i.name);
-        let own = at.map(|n| String::from_utf8_lossy(&n).trim_end_matches('\0').to_owned());
-        let (layer_name, dir_name) = match (layer, dir) {
+    pub fn opinions(&self, at: &AtHook<'_>) -> Vec<FilterOpinion> {
+        let own = self.stack.if_info(at.ifindex.get()).map(|i| i.name);
+        let own = own.map(|n| String::from_utf8_lossy(&n).trim_end_matches('\0').to_owned());
+        let (layer_name, dir_name) = match (at.layer, at.dir) {
             (HookLayer::Ether, Dir::In) => ("ether", "in"),
             (HookLayer::Ether, Dir::Out) => ("ether", "out"),
             (_, Dir::In) => ("inet", "in"),
@@ -453,10 +453,14 @@ impl Router {
                 && (h.interface.is_none() || h.interface == own)
         });
         hooks.sort_by_key(|h| (h.interface.is_some(), h.priority, h.id));
-        let mut opinions = Vec::new();
+        let mut opinions: Vec<FilterOpinion> = Vec::new();
+        let (mut mark, mut bytes) = (at.mark, None::<Vec<u8>>);
         for h in hooks {
-            let asked = self.natives.opinion(&h.name, layer, ifindex, dir, packet);
-            let Some(opinion) = asked.or_else(|| self.filters.opinion(&h.name, packet)) else { continue };
+            let now = AtHook { mark, bytes: bytes.as_deref().unwrap_or(at.bytes), ..*at };
+            let asked = self.natives.opinion(&h.name, &now);
+            let Some(opinion) = asked.or_else(|| self.filters.opinion(&h.name, &now)) else { continue };
+            mark = opinion.mark.unwrap_or(mark);
+            bytes = opinion.bytes.clone().or(bytes);
             let last = !opinion.pass;
             opinions.push(opinion);
             if last {

@@ -100,11 +100,15 @@ pub fn filter(d: &Daemon, call: &Call) -> Answer {
 }
 
 pub fn filter_stats(d: &Daemon, call: &Call) -> Answer {
-    if let Some(native) = d.router.natives.stats(call.path("name")) {
+    stats_of(d, call.path("name")).map_err(|e| no_filter(d, call, &e.error))
+}
+
+/// What a filter of either kind counted.
+pub fn stats_of(d: &Daemon, name: &str) -> Answer {
+    if let Some(native) = d.router.natives.stats(name) {
         return to_json(native);
     }
-    let name = call.path("name");
-    let mut stats = to_json(d.router.filters.stats(name).map_err(|e| no_filter(d, call, &e.to_string()))?)?;
+    let mut stats = to_json(d.router.filters.stats(name).map_err(|e| ApiError::not_found(e.to_string()))?)?;
     stats["kind"] = json!(d.router.filters.list().into_iter().find(|f| f.name == name).map(|f| f.kind));
     Ok(of_kind_wasm(stats))
 }
@@ -226,8 +230,7 @@ pub fn explain(d: &Daemon, call: &Call) -> Answer {
     let (frame, beside) = (request.frame()?, request.beside()?);
     let index = d.router.index(&request.interface).map_err(ApiError::not_found)?;
     let router = &d.router;
-    let opinions = |layer, i, dir, packet: &[u8]| router.opinions(layer, i, dir, packet);
-    to_json(router.stack.explain_with(index, &frame, beside, &opinions))
+    to_json(router.stack.explain_with(index, &frame, beside, &|at| router.opinions(at)))
 }
 
 pub fn check(d: &Daemon, call: &Call) -> Answer {

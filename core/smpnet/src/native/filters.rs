@@ -5,9 +5,9 @@ use super::hook::Hook;
 use super::instance::Instance;
 use serde::Serialize;
 use serde_json::Value;
-use smpnet_abi::{FilterTable, HostServices, direction, verdict};
+use smpnet_abi::{FilterTable, HostServices, verdict};
 use smpnet_runtime::{Runtime, WorkerCx};
-use smpnet_stack::{Dir, FilterOpinion, HookLayer, IfIndex, Stack};
+use smpnet_stack::{AtHook, FilterOpinion, HookLayer, IfIndex, Stack};
 use smpnet_wasm::{Dirs, Layer, OnFault, State};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -274,17 +274,11 @@ impl NativeFilters {
 
     /// What a filter would say of a packet, if there is one of that name. One whose verdict depends on the packet alone
     /// (it says so itself) is asked about a copy, on a worker; another is not, as asking would change it.
-    pub fn opinion(
-        &self,
-        name: &str,
-        layer: HookLayer,
-        ifindex: IfIndex,
-        dir: Dir,
-        packet: &[u8],
-    ) -> Option<FilterOpinion> {
+    pub fn opinion(&self, name: &str, at: &AtHook<'_>) -> Option<FilterOpinion> {
         let entries = self.inner.lock();
         let e = entries.get(name)?;
-        let opinion = |pass, detail: String| FilterOpinion { name: name.to_owned(), pass, detail };
+        let opinion =
+            |pass, detail: String| FilterOpinion { name: name.to_owned(), pass, detail, ..FilterOpinion::default() };
         let text = e.text();
         let policy = e.place.on_fault != OnFault::Drop;
         if let Some(reason) = e.hook.fault() {
@@ -295,56 +289,62 @@ impl NativeFilters {
             let why = "it keeps state, so that asking would change it; taken to pass";
             return Some(opinion(true, format!("{text}: not asked: {why}")));
         }
-        let (hook, packet, ether) = (e.hook.clone(), packet.to_vec(), layer == HookLayer::Ether);
-        let ask = move |cx: &mut WorkerCx<'_>| on_copy(&hook, cx, ifindex.get(), dir, &packet, ether);
+        let (hook, packet) = (e.hook.clone(), at.bytes.to_vec());
+        let (layer, ifindex, dir, rcvif, mark) = (at.layer, at.ifindex, at.dir, at.rcvif, at.mark);
+        let ask = move |cx: &mut WorkerCx<'_>| {
+            on_copy(&hook, cx, &AtHook { layer, ifindex, dir, rcvif, mark, bytes: &packet })
+        };
         // The lock is held until the worker has answered, so the instance lives as long.
         Some(match self.inner.runtime.run_on_wait(0, ask) {
-            Some(Ok((pass, detail))) => opinion(pass, format!("{text}: {detail}")),
+            Some(Ok(Answer { pass, detail, mark })) => {
+                FilterOpinion { mark, ..opinion(pass, format!("{text}: {detail}")) }
+            }
             Some(Err(reason)) => opinion(policy, format!("{text}: failed when asked: {reason}")),
             None => opinion(true, format!("{text}: not asked: the worker has stopped")),
         })
     }
 }
 
+/// What a filter answered.
+struct Answer {
+    pass: bool,
+    detail: String,
+    /// The mark that it set.
+    mark: Option<u32>,
+}
+
 /// Asks a filter about a copy of a packet.
-fn on_copy(
-    hook: &Hook,
-    cx: &mut WorkerCx<'_>,
-    ifindex: u32,
-    dir: Dir,
-    bytes: &[u8],
-    ether: bool,
-) -> Result<(bool, String), String> {
+fn on_copy(hook: &Hook, cx: &mut WorkerCx<'_>, at: &AtHook<'_>) -> Result<Answer, String> {
+    let say = |pass, detail: &str| Answer { pass, detail: detail.to_owned(), mark: None };
     let mut cell = [0];
     if cx.pool.alloc(cx.cpu, &mut cell) == 0 {
-        return Ok((true, "not asked: no cell is free for a copy of the packet".to_owned()));
+        return Ok(say(true, "not asked: no cell is free for a copy of the packet"));
     }
     let mut copy = cx.pool.packet(cell[0]);
-    if !copy.set_data(bytes) {
+    if !copy.set_data(at.bytes) {
         cx.pool.free(cx.cpu, &cell);
-        return Ok((true, format!("not asked: {} bytes do not fit one cell", bytes.len())));
+        return Ok(say(true, &format!("not asked: {} bytes do not fit one cell", at.bytes.len())));
     }
     let h = copy.hdr_mut();
-    if ether {
+    if at.layer == HookLayer::Ether {
         h.l2_off = h.data_off;
     } else {
         (h.l3_off, h.ether_type) = (h.data_off, 0x0800);
     }
-    if dir == Dir::In {
-        h.rcvif = ifindex;
-    }
-    let code = if dir == Dir::In { direction::IN } else { direction::OUT };
+    (h.rcvif, h.mark) = (at.rcvif.get(), at.mark);
     let mut said = [verdict::PASS];
-    let asked = hook.ask(cx.cpu, ifindex, code, &cell, &mut said);
+    let asked = hook.ask(cx.cpu, at.ifindex.get(), at.dir.code(), &cell, &mut said);
     let mark = cx.pool.packet(cell[0]).hdr().mark;
     if said[0] != verdict::CONSUMED {
         cx.pool.free(cx.cpu, &cell);
     }
     let answer = asked.and_then(|()| match said[0] {
-        verdict::PASS if mark != 0 => Ok((true, format!("passes, with the mark {mark}"))),
-        verdict::PASS => Ok((true, "passes".to_owned())),
-        verdict::DROP => Ok((false, "drops".to_owned())),
-        verdict::REJECT => Ok((false, "rejects: its sender is told".to_owned())),
+        verdict::PASS if mark != at.mark => {
+            Ok(Answer { mark: Some(mark), ..say(true, &format!("passes, with the mark {mark}")) })
+        }
+        verdict::PASS => Ok(say(true, "passes")),
+        verdict::DROP => Ok(say(false, "drops")),
+        verdict::REJECT => Ok(say(false, "rejects: its sender is told")),
         verdict::CONSUMED => Err("it takes packets, although it says that asking changes nothing".to_owned()),
         other => Err(format!("it returned the verdict {other}, which is none")),
     });

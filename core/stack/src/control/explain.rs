@@ -13,11 +13,12 @@ use crate::wire::be16;
 use crate::wire::ethernet::{Ethernet, HEADER_LEN, TYPE_ARP, TYPE_IPV4, TYPE_VLAN, VLAN_TAG_LEN};
 use smpnet_abi::{DropReason, EncapKey, offload, pkt_flags};
 use smpnet_runtime::{Dir, Layer};
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What a filter would say of a packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FilterOpinion {
     /// Name of the filter.
     pub name: String,
@@ -25,6 +26,27 @@ pub struct FilterOpinion {
     pub pass: bool,
     /// Why.
     pub detail: String,
+    /// The mark that it sets.
+    pub mark: Option<u32>,
+    /// The packet as it changes it; `None` when it does not.
+    pub bytes: Option<Vec<u8>>,
+}
+
+/// A packet at a hook, as filters are asked about it.
+#[derive(Clone, Copy, Debug)]
+pub struct AtHook<'a> {
+    /// What it begins with.
+    pub layer: Layer,
+    /// The interface of the hook.
+    pub ifindex: IfIndex,
+    /// Direction.
+    pub dir: Dir,
+    /// The interface that it came through.
+    pub rcvif: IfIndex,
+    /// Its mark.
+    pub mark: u32,
+    /// Its bytes.
+    pub bytes: &'a [u8],
 }
 
 /// What a device says of a packet beside its bytes.
@@ -75,13 +97,16 @@ impl std::str::FromStr for Segments {
     }
 }
 
-/// Asked for the filters' opinions: layer, interface, direction, and the packet as the filters see it.
-type Filters<'f> = dyn Fn(Layer, IfIndex, Dir, &[u8]) -> Vec<FilterOpinion> + 'f;
+/// Asked for the filters' opinions, in the order in which the filters are asked. Each is asked about what the one before
+/// made of the packet.
+type Filters<'f> = dyn Fn(&AtHook<'_>) -> Vec<FilterOpinion> + 'f;
 
 struct Walk<'s> {
     s: &'s Stack,
     filters: &'s Filters<'s>,
     segments: Option<Segments>,
+    rcvif: IfIndex,
+    mark: u32,
     steps: Vec<ExplainStep>,
 }
 
@@ -100,7 +125,8 @@ impl Stack {
         beside: Beside,
         filters: &Filters<'_>,
     ) -> Vec<ExplainStep> {
-        let mut w = Walk { s: self, filters, segments: beside.segments, steps: Vec::new() };
+        let segments = beside.segments;
+        let mut w = Walk { s: self, filters, segments, rcvif: index, mark: 0, steps: Vec::new() };
         match (self.ifs.get_control(index.get()), beside.vlan_tci) {
             (Some(ifp), Some(tci)) if ifp.medium == Medium::Ether && frame.len() >= HEADER_LEN => {
                 // The path puts it in its place too, where anybody looks.
@@ -128,9 +154,11 @@ impl Walk<'_> {
         self.step(stage, format!("drop {}", reason.name()), detail);
     }
 
-    fn ask(&mut self, layer: Layer, ifp: &Ifnet, dir: Dir, bytes: &[u8]) -> bool {
-        let mut passes = true;
-        for o in (self.filters)(layer, ifp.index, dir, bytes) {
+    /// What the filters of a hook make of a packet; `None` when one of them drops it.
+    fn ask<'p>(&mut self, layer: Layer, ifp: &Ifnet, dir: Dir, packet: &'p [u8]) -> Option<Cow<'p, [u8]>> {
+        let at = AtHook { layer, ifindex: ifp.index, dir, rcvif: self.rcvif, mark: self.mark, bytes: packet };
+        let mut packet = Cow::Borrowed(packet);
+        for o in (self.filters)(&at) {
             let what = if dir == Dir::In { "in" } else { "out" };
             self.step(
                 "pfil",
@@ -138,11 +166,14 @@ impl Walk<'_> {
                 format!("{} ({what}): {}", o.name, o.detail),
             );
             if !o.pass {
-                passes = false;
-                break;
+                return None;
+            }
+            self.mark = o.mark.unwrap_or(self.mark);
+            if let Some(bytes) = o.bytes {
+                packet = Cow::Owned(bytes);
             }
         }
-        passes
+        Some(packet)
     }
 
     fn input(&mut self, ifp: &Ifnet, frame: &[u8]) {
@@ -150,6 +181,7 @@ impl Walk<'_> {
             self.dropped("interface", DropReason::IfDown, None);
             return;
         }
+        self.rcvif = ifp.index;
         self.step("interface", "received", format!("{} bytes by {}", frame.len(), ifp.name));
         match ifp.medium {
             Medium::Ether => self.ether(ifp, frame),
@@ -179,13 +211,17 @@ impl Walk<'_> {
         }
         let detail = format!("to {} from {}, type {:#06x}", mac_text(e.dst), mac_text(e.src), e.ether_type);
         self.step("ether", format!("{whose:?}").to_lowercase(), detail);
-        if !self.ask(Layer::Ether, ifp, Dir::In, frame) {
+        let Some(frame) = self.ask(Layer::Ether, ifp, Dir::In, frame) else { return };
+        let frame = &*frame;
+        // The path reads the header behind the filters, too, for they may have changed it.
+        let Some(e) = Ethernet::parse(frame) else {
+            self.dropped("ether", DropReason::Runt, None);
             return;
-        }
+        };
         let mut ether_type = e.ether_type;
         let mut body = &frame[HEADER_LEN..];
         let tag = if ether_type == TYPE_VLAN && body.len() >= VLAN_TAG_LEN { be16(body, 0) } else { 0 };
-        if whose == Address::Other && !takes_tag(ifp, tag) {
+        if ifp.promisc && address(&e.dst.bytes, &ifp.mac.bytes) == Address::Other && !takes_tag(ifp, tag) {
             self.dropped("ether", DropReason::NotForUs, None);
             return;
         }
@@ -260,9 +296,16 @@ impl Walk<'_> {
         let (src, dst) = (Ipv4Addr::from_bits(info.src), Ipv4Addr::from_bits(info.dst));
         let detail = format!("{src} to {dst}, protocol {}, {} bytes, ttl {}", info.proto, info.total_len, info.ttl);
         self.step("ip", "valid", detail);
-        if !self.ask(Layer::Inet, ifp, Dir::In, packet) {
-            return;
-        }
+        let Some(packet) = self.ask(Layer::Inet, ifp, Dir::In, packet) else { return };
+        // A packet that a filter changed is looked at anew.
+        let info = match validate(&packet, packet.len() as u32, flags) {
+            Ok(i) => i,
+            Err(reason) => {
+                self.dropped("ip", reason, None);
+                return;
+            }
+        };
+        let packet = packet.get(..usize::from(info.total_len)).unwrap_or(&packet);
         let hash = FlowKey::new(info.src, info.dst, info.proto, info.ports).hash(self.s.seed);
         let id = self.s.fib.lookup(info.dst);
         let hop = self.s.fib.resolve(id, hash);
@@ -359,9 +402,7 @@ impl Walk<'_> {
         }
         let mut sent = packet.to_vec();
         crate::inet::input::decrement_ttl(&mut sent);
-        if !self.ask(Layer::Inet, &out, Dir::Out, &sent) {
-            return;
-        }
+        let Some(sent) = self.ask(Layer::Inet, &out, Dir::Out, &sent) else { return };
         if out.medium == Medium::Ether {
             let state = self.s.lock_arp().get((egress, next));
             let ip = Ipv4Addr::from_bits(next);
@@ -370,7 +411,7 @@ impl Walk<'_> {
                     self.step("neighbour", n.state.name(), format!("{ip} is at {}", mac_text(n.mac)));
                     let mut frame = Ethernet { dst: n.mac, src: out.mac, ether_type: TYPE_IPV4 }.bytes().to_vec();
                     frame.extend_from_slice(&sent);
-                    if !self.ask(Layer::Ether, &out, Dir::Out, &frame) {
+                    if self.ask(Layer::Ether, &out, Dir::Out, &frame).is_none() {
                         return;
                     }
                 }

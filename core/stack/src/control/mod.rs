@@ -16,7 +16,7 @@ mod sysctl;
 mod tick;
 
 pub use events::StackEvent;
-pub use explain::{Beside, FilterOpinion, Segments, encap_key};
+pub use explain::{AtHook, Beside, FilterOpinion, Segments, encap_key};
 pub use neighbours::ArpSpec;
 pub use ports::OFFLOADS;
 pub use stats::{FlowStatus, ProtocolStats};

@@ -112,7 +112,7 @@ fn explain_tells_the_way_and_changes_nothing() {
     let index = r.index(0);
     let say = |p: &[u8]| {
         let f = ip_frame(r.mac(0), mac(HOST_A), p);
-        r.stack.explain(index, &f, &|_, _, _, _| Vec::new())
+        r.stack.explain(index, &f, &|_| Vec::new())
     };
     let steps = say(&udp("10.0.1.2", "10.0.2.2", 1, 2, b""));
     let stages: Vec<_> = steps.iter().map(|s| (s.stage, s.decision.as_str())).collect();
@@ -141,7 +141,7 @@ fn explain_knows_segments_tags_and_redirects() {
     let index = r.index(0);
     let tell = |packet: &[u8], beside: Beside| -> Vec<String> {
         let f = ip_frame(r.mac(0), mac(HOST_A), packet);
-        let steps = r.stack.explain_with(index, &f, beside, &|_, _, _, _| Vec::new());
+        let steps = r.stack.explain_with(index, &f, beside, &|_| Vec::new());
         steps.into_iter().map(|s| format!("{} {}: {}", s.stage, s.decision, s.detail)).collect()
     };
     let has = |steps: &[String], what: &str| steps.iter().any(|s| s.starts_with(what));

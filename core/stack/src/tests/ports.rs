@@ -48,7 +48,7 @@ fn a_promiscuous_port_shows_the_frames_of_others_to_the_hooks_and_drops_them_the
     r.send(0, strange());
     assert_eq!((seen.load(Relaxed), r.dropped(DropReason::NotForUs)), (1, 2));
     assert!(r.take(1).is_empty(), "it is not forwarded");
-    let steps = r.stack.explain(r.index(0), &strange(), &|_, _, _, _| vec![]);
+    let steps = r.stack.explain(r.index(0), &strange(), &|_| vec![]);
     assert_eq!(steps.last().unwrap().decision, "drop not_for_us");
     r.host_a(&udp("10.0.1.2", "10.0.2.2", 1, 2, b"for the router"));
     assert_eq!(r.take(1).len(), 1, "what is ours goes on as before");

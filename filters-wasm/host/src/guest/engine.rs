@@ -1,10 +1,10 @@
 //! The engine for modules of others, and the instances it makes.
 
-use super::fault::Fault;
+use super::fault::{Fault, FaultKind};
 use super::imports::{Cx, Lines, linker};
 use super::instance::{GuestInstance, Parts};
-use super::ticker::{Ticker, Watch};
-use super::{Capabilities, ModuleError, ModuleInfo, ModuleLimits, inspect};
+use super::ticker::{Inside, Ticker, Watch};
+use super::{Capabilities, Judged, ModuleError, ModuleInfo, ModuleLimits, RunHead, RunPacket, inspect, runner};
 use crate::cache::CodeCache;
 use crate::memory::{GUARD, RESERVATION};
 use crate::tables::Tables;
@@ -49,6 +49,26 @@ pub(crate) struct For {
     pub(crate) generation: u64,
     /// Index of the worker.
     pub(crate) worker: usize,
+}
+
+/// An instance for one question of a control thread. While it lives, the engine's clock runs.
+pub(crate) struct Aside<'e> {
+    guest: GuestInstance,
+    _inside: Inside<'e>,
+}
+
+impl Aside<'_> {
+    /// Judges one packet.
+    ///
+    /// # Errors
+    /// A fault; the instance is of no use after it.
+    pub(crate) fn judge(&mut self, head: &RunHead, packet: RunPacket) -> Result<Judged, Fault> {
+        let burst = [packet];
+        let patches = runner::ask(&mut self.guest, head, &burst)?;
+        let mut judged = runner::hear(&mut self.guest, &burst, patches);
+        // One verdict for each packet of the burst.
+        judged.pop().ok_or_else(|| Fault::new(FaultKind::Result, "no verdict"))
+    }
 }
 
 impl GuestEngine {
@@ -106,6 +126,30 @@ impl GuestEngine {
         lines: &Arc<Lines>,
         whose: For,
     ) -> Result<GuestInstance, WasmError> {
+        self.make(code, tables, lines, whose, &self.ticker)
+    }
+
+    /// Makes an instance for a control thread to ask. Its calls are not taken for those of the worker whose index it has.
+    pub(crate) fn aside(
+        &self,
+        code: &GuestCode,
+        tables: &Tables,
+        lines: &Arc<Lines>,
+        whose: For,
+    ) -> Result<Aside<'_>, WasmError> {
+        let inside = self.ticker.control();
+        let guest = self.make(code, tables, lines, whose, &Ticker::unwatched())?;
+        Ok(Aside { guest, _inside: inside })
+    }
+
+    fn make(
+        &self,
+        code: &GuestCode,
+        tables: &Tables,
+        lines: &Arc<Lines>,
+        whose: For,
+        ticker: &Arc<Ticker>,
+    ) -> Result<GuestInstance, WasmError> {
         let manifest = &code.info.manifest;
         let readers = manifest.tables.iter().zip(&code.tables).map(|(t, name)| tables.reader(name, t.kind));
         let readers = readers.collect::<Result<_, _>>().map_err(ModuleError::Table)?;
@@ -142,7 +186,7 @@ impl GuestEngine {
         if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut store, "_initialize") {
             initialize.call(&mut store, ()).map_err(|e| setup("_initialize", e))?;
         }
-        let parts = Parts { store, instance, memory, ticker: self.ticker.clone() };
+        let parts = Parts { store, instance, memory, ticker: ticker.clone() };
         let mut guest = GuestInstance::new(parts, code, whose, self.workers, &setup)?;
         guest.init(&code.config)?;
         Ok(guest)

@@ -113,7 +113,7 @@ impl Runner {
         let mut all = Vec::with_capacity(packets.len());
         for burst in packets.chunks(BURST_MAX as usize) {
             let patches = self.run(head, burst)?;
-            all.extend(self.read(burst, patches));
+            all.extend(hear(&mut self.instance, burst, patches));
         }
         Ok(all)
     }
@@ -165,68 +165,68 @@ impl Runner {
 
     /// One burst; returns the bytes of its patches.
     fn run(&mut self, head: &RunHead, burst: &[RunPacket]) -> Result<usize, Fault> {
-        use smpnet_filter_abi::direction::{IN, OUT};
-        let head = Head {
-            layer: head.layer,
-            direction: if head.out { OUT } else { IN },
-            ifindex: head.ifindex,
-            now_ns: head.now_ns,
-        };
         let began = Instant::now();
-        let instance = &mut self.instance;
-        let said = instance.begin(&head).and_then(|()| {
-            let copy = |p: &RunPacket, window: &mut [u8]| {
-                let n = window.len().min(p.bytes.len());
-                window[..n].copy_from_slice(&p.bytes[..n]);
-                n
-            };
-            let packets: Vec<&RunPacket> = burst.iter().collect();
-            instance.all_windows().fill(&packets, |_| {}, copy, meta);
-            instance.run(burst.len())
-        });
+        let said = ask(&mut self.instance, head, burst);
         let ns = began.elapsed().as_nanos() as u64;
         self.stats.bursts += 1;
         self.stats.packets += burst.len() as u64;
         self.stats.total_ns += ns;
         self.stats.worst_ns = self.stats.worst_ns.max(ns);
         match said {
-            Ok(said) => {
+            Ok(_) => {
                 self.counters.iter_mut().zip(self.instance.counters()).for_each(|(c, n)| *c = c.wrapping_add(*n));
-                Ok(said.patches)
             }
-            Err(fault) => {
-                self.stats.faults += 1;
-                Err(fault)
-            }
+            Err(_) => self.stats.faults += 1,
         }
+        said
     }
+}
 
-    fn read(&mut self, burst: &[RunPacket], patches: usize) -> Vec<Judged> {
-        let mut judged: Vec<Judged> = self
-            .instance
-            .verdicts(burst.len())
-            .iter()
-            .map(|v| Judged {
-                verdict: match v.verdict & 0xff {
-                    verdict::PASS => "pass",
-                    verdict::REJECT => "reject",
-                    _ => "drop",
-                },
-                mark: (v.verdict & verdict::MARK != 0).then_some(v.mark),
-                bytes: None,
-            })
-            .collect();
-        let told: Vec<_> = (0..burst.len()).map(|i| self.instance.told(i).at()).collect();
-        let mut patches = self.instance.patches(patches);
-        while let Ok(Some((patch, bytes))) = patches.next() {
-            let i = usize::from(patch.packet);
-            if judged[i].verdict == "pass" {
-                let packet = judged[i].bytes.get_or_insert_with(|| burst[i].bytes.clone());
-                apply(packet.as_mut_slice(), told[i], false, &patch, bytes);
-            }
+/// Asks an instance about one burst of up to 64 packets; returns the bytes of its patches.
+pub(super) fn ask(instance: &mut GuestInstance, head: &RunHead, burst: &[RunPacket]) -> Result<usize, Fault> {
+    use smpnet_filter_abi::direction::{IN, OUT};
+    let head = Head {
+        layer: head.layer,
+        direction: if head.out { OUT } else { IN },
+        ifindex: head.ifindex,
+        now_ns: head.now_ns,
+    };
+    instance.begin(&head)?;
+    let copy = |p: &RunPacket, window: &mut [u8]| {
+        let n = window.len().min(p.bytes.len());
+        window[..n].copy_from_slice(&p.bytes[..n]);
+        n
+    };
+    let packets: Vec<&RunPacket> = burst.iter().collect();
+    instance.all_windows().fill(&packets, |_| {}, copy, meta);
+    instance.run(burst.len()).map(|said| said.patches)
+}
+
+/// What it said of them.
+pub(super) fn hear(instance: &mut GuestInstance, burst: &[RunPacket], patches: usize) -> Vec<Judged> {
+    let mut judged: Vec<Judged> = instance
+        .verdicts(burst.len())
+        .iter()
+        .map(|v| Judged {
+            verdict: match v.verdict & 0xff {
+                verdict::PASS => "pass",
+                verdict::REJECT => "reject",
+                _ => "drop",
+            },
+            mark: (v.verdict & verdict::MARK != 0).then_some(v.mark),
+            bytes: None,
+        })
+        .collect();
+    let told: Vec<_> = (0..burst.len()).map(|i| instance.told(i).at()).collect();
+    let mut patches = instance.patches(patches);
+    while let Ok(Some((patch, bytes))) = patches.next() {
+        let i = usize::from(patch.packet);
+        if judged[i].verdict == "pass" {
+            let packet = judged[i].bytes.get_or_insert_with(|| burst[i].bytes.clone());
+            apply(packet.as_mut_slice(), told[i], false, &patch, bytes);
         }
-        judged
     }
+    judged
 }
 
 fn meta(p: &RunPacket) -> Meta {

@@ -61,6 +61,16 @@ impl Ticker {
         Ok(ticker)
     }
 
+    /// One that no thread looks at, for an instance whose caller holds another's [`control`](Self::control).
+    pub(crate) fn unwatched() -> Arc<Ticker> {
+        Arc::new(Ticker {
+            workers: Box::default(),
+            control: AtomicUsize::new(0),
+            parked: AtomicBool::new(false),
+            thread: std::sync::OnceLock::new(),
+        })
+    }
+
     /// A worker is about to run a module.
     #[inline(always)]
     pub(crate) fn enter(&self, worker: usize) {
