@@ -1,0 +1,30 @@
+//! The driver `memif`: against itself, against peers that break every rule, and against DPDK.
+
+mod pair;
+mod support;
+
+use pair::*;
+
+use serde_json::{Value, json};
+use smpnet_lab::{Lab, LabError, Result, TempDir, check, run_tests, tests};
+use smpnet_memif::channel::SocketName;
+use smpnet_plugin::{Driver, Packet, testing};
+use std::process::ExitCode;
+use support::{Port, bytes, frame, nothing_leaks, wait_for};
+
+fn main() -> ExitCode {
+    run_tests(&tests![
+        frames_go_both_ways_with_all_their_bytes,
+        frames_larger_than_a_buffer_or_a_cell_are_chains,
+        every_queue_has_rings_of_its_own,
+        a_full_ring_refuses_and_goes_on,
+        a_sleeping_end_is_woken_and_a_polling_one_is_not_interrupted,
+        a_connection_comes_back_when_either_end_was_away,
+        an_interface_that_is_set_down_disconnects_and_comes_back,
+        a_wrong_secret_id_or_role_is_told_on_both_ends,
+        servers_share_a_socket_by_their_ids,
+        the_socket_of_a_dead_server_is_replaced_and_nothing_else,
+        frames_wait_in_the_ring_while_no_cell_is_free,
+        ports_come_and_go_without_a_trace_in_the_process,
+    ])
+}
