@@ -200,7 +200,20 @@ impl CopiedRx {
             }
         }
         self.pieces = pieces;
+        if taken.is_some() && self.own.is_none() {
+            self.clear_flags(walked.used);
+        }
         taken
+    }
+
+    /// Takes the flags off descriptors of a chain that are about to be the client's again. It is the client's to set flags,
+    /// but DPDK up to 26.03 sets only [`crate::desc::NEXT`] and never takes it off, so that after one round of the ring
+    /// every packet would be part of a chain.
+    fn clear_flags(&self, used: u16) {
+        for place in 0..used {
+            let index = self.next.wrapping_add(place);
+            self.ring.write_first(index, Desc { flags: 0, ..self.ring.read(index) });
+        }
     }
 
     /// Copies the pieces of a packet into the first `need` cells of the stash.

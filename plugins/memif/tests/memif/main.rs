@@ -1,12 +1,14 @@
 //! The driver `memif`: against itself, against peers that break every rule, and against DPDK.
 
+mod dpdk;
 mod pair;
 mod support;
 
+use dpdk::*;
 use pair::*;
 
 use serde_json::{Value, json};
-use smpnet_lab::{Lab, LabError, Result, TempDir, check, run_tests, tests};
+use smpnet_lab::{Lab, LabError, Result, TempDir, check, run_tests, skip, tests};
 use smpnet_memif::channel::SocketName;
 use smpnet_plugin::{Driver, Packet, testing};
 use std::process::ExitCode;
@@ -25,6 +27,12 @@ fn main() -> ExitCode {
         servers_share_a_socket_by_their_ids,
         the_socket_of_a_dead_server_is_replaced_and_nothing_else,
         frames_wait_in_the_ring_while_no_cell_is_free,
-        ports_come_and_go_without_a_trace_in_the_process,
+        ports_come_and_go_without_a_trace_in_the_process;
+        alone:
+        dpdk_gives_every_frame_back_with_its_addresses_swapped,
+        dpdk_has_the_same_queues,
+        every_packet_that_dpdk_sends_or_takes_is_counted_at_both_ends,
+        a_peer_that_dies_in_the_midst_of_a_burst_takes_no_cell_with_it_and_may_come_back,
+        memory_of_dpdk_that_it_could_take_away_needs_the_operators_word,
     ])
 }
