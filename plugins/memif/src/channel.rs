@@ -189,7 +189,7 @@ fn descriptors(header: &libc::msghdr) -> Vec<OwnedFd> {
         let mut part = libc::CMSG_FIRSTHDR(header);
         while let Some(cmsg) = part.as_ref() {
             if cmsg.cmsg_level == libc::SOL_SOCKET && cmsg.cmsg_type == libc::SCM_RIGHTS {
-                let bytes = (cmsg.cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+                let bytes = cmsg.cmsg_len.saturating_sub(libc::CMSG_LEN(0) as usize);
                 for i in 0..bytes / size_of::<RawFd>() {
                     let fd = libc::CMSG_DATA(part).cast::<RawFd>().add(i).read_unaligned();
                     fds.push(OwnedFd::from_raw_fd(fd));

@@ -80,7 +80,7 @@ impl Region {
     }
 
     /// Bytes.
-    pub fn len(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         self.len
     }
 }
@@ -103,7 +103,7 @@ pub struct Memory {
 impl Memory {
     /// All regions, in order.
     pub fn new(regions: Vec<Region>) -> Memory {
-        let sizes = regions.iter().map(Region::len).collect();
+        let sizes = regions.iter().map(Region::size).collect();
         Memory { regions, sizes }
     }
 
@@ -147,7 +147,7 @@ mod tests {
     fn memory_that_could_be_taken_away_is_refused() {
         let fd = memfd(0, 8192);
         assert!(matches!(Region::of_peer(&fd, 8192, false), Err(MemifError::Unsealed)));
-        assert_eq!(Region::of_peer(&fd, 8192, true).unwrap().len(), 8192);
+        assert_eq!(Region::of_peer(&fd, 8192, true).unwrap().size(), 8192);
         let file = std::fs::File::open("/proc/self/exe").unwrap();
         assert!(matches!(Region::of_peer(&file.into(), 4096, false), Err(MemifError::Unsealed)));
     }

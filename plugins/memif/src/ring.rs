@@ -21,7 +21,7 @@ use std::sync::{
 };
 
 /// Found at the start of every ring.
-pub const COOKIE: u32 = 0x3E31_F20;
+pub const COOKIE: u32 = 0x03E3_1F20;
 /// Largest ring, as a power of two.
 pub const LOG2_SIZE_MAX: u8 = 14;
 /// Bytes before the descriptors.

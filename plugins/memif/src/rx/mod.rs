@@ -23,6 +23,7 @@ use std::{
 pub type FromRing<T> = Result<T, &'static str>;
 
 /// A receive ring of a connection.
+#[expect(clippy::large_enum_variant, reason = "there is one to a queue")]
 pub enum RxRing {
     /// Copied from.
     Copied(CopiedRx),

@@ -1,10 +1,12 @@
 //! The driver `memif`: against itself, against peers that break every rule, and against DPDK.
 
 mod dpdk;
+mod evil;
 mod pair;
 mod support;
 
 use dpdk::*;
+use evil::*;
 use pair::*;
 
 use serde_json::{Value, json};
@@ -27,7 +29,14 @@ fn main() -> ExitCode {
         servers_share_a_socket_by_their_ids,
         the_socket_of_a_dead_server_is_replaced_and_nothing_else,
         frames_wait_in_the_ring_while_no_cell_is_free,
-        ports_come_and_go_without_a_trace_in_the_process;
+        ports_come_and_go_without_a_trace_in_the_process,
+        a_bad_descriptor_costs_its_own_packet_and_no_other,
+        a_ring_that_cannot_be_ends_the_connection_with_its_reason,
+        what_a_client_offers_is_checked_before_it_is_used,
+        a_server_that_breaks_the_rules_harms_only_its_own_packets,
+        a_server_of_another_version_or_without_manners_is_refused,
+        a_peer_that_scribbles_over_all_shared_memory_ends_nothing_but_its_connection,
+        a_server_that_scribbles_over_the_clients_memory_ends_nothing_but_its_connection;
         alone:
         dpdk_gives_every_frame_back_with_its_addresses_swapped,
         dpdk_has_the_same_queues,

@@ -211,11 +211,13 @@ pub fn an_interface_that_is_set_down_disconnects_and_comes_back(_lab: Lab) -> Re
         port.driver().set_up(false).expect("it can be set down");
         s.wait(false)?;
         c.wait(false)?;
-        (s.poll(), c.poll());
+        s.poll();
+        c.poll();
         port_up(if down { &s } else { &c });
         s.wait(true)?;
         c.wait(true)?;
-        (s.poll(), c.poll());
+        s.poll();
+        c.poll();
         check(c.send(0, &frames) == 1 && s.send(0, &frames) == 1, || "refused".into())?;
         s.expect(&frames)?;
         c.expect(&frames)?;
