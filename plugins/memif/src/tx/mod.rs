@@ -58,9 +58,9 @@ impl TxRing {
         Ok(())
     }
 
-    /// Wakes the peer. Its eventfd is looked at before: a peer that has filled it up must not make a worker wait. (One that
-    /// fills it between the two calls, and has taken the flag off that keeps a write from blocking, could; a peer can do
-    /// itself no good by that.)
+    /// Wakes the peer. Its eventfd is looked at before: a peer that has filled its count up must not make a worker wait.
+    /// What is left: one that takes the flag off which keeps a write from blocking, and fills the count between the two
+    /// calls, holds the worker up until somebody reads the count.
     #[cold]
     fn interrupt(&self, stats: &TxStats) {
         if sys::writable_now(self.interrupt.as_fd()) {

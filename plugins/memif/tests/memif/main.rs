@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         a_sleeping_end_is_woken_and_a_polling_one_is_not_interrupted,
         a_connection_comes_back_when_either_end_was_away,
         an_interface_that_is_set_down_disconnects_and_comes_back,
-        a_wrong_secret_id_or_role_is_told_on_both_ends,
+        a_wrong_secret_or_id_is_told_to_the_client,
         servers_share_a_socket_by_their_ids,
         the_socket_of_a_dead_server_is_replaced_and_nothing_else,
         frames_wait_in_the_ring_while_no_cell_is_free,

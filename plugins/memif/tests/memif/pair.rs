@@ -229,7 +229,7 @@ fn port_up(port: &Port) {
     port.driver().set_up(true).expect("it can be set up");
 }
 
-pub fn a_wrong_secret_id_or_role_is_told_on_both_ends(_lab: Lab) -> Result<()> {
+pub fn a_wrong_secret_or_id_is_told_to_the_client(_lab: Lab) -> Result<()> {
     let s = Port::open("s0", 1, json!({"socket": "@strict", "role": "server", "id": 7, "secret": "open sesame"}))?;
     let cases = [
         (json!({"id": 7}), "the peer disconnected: a secret is needed"),
