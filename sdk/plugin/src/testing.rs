@@ -17,7 +17,6 @@
 use crate::filter::Judged;
 use crate::{Burst, DropReason, Host, Packet, Worker, memory};
 use smpnet_abi::*;
-use std::alloc::{Layout, alloc_zeroed};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -196,11 +195,25 @@ pub fn run_callouts() -> usize {
     due.len()
 }
 
+/// Memory as a router's pool has it: a memfd that nobody can make smaller or larger, mapped here for good.
+fn pool_memory(bytes: usize) -> (*mut u8, i32) {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the name is NUL-terminated, and a fresh mapping at an address of the kernel's choice disturbs nothing; each
+    // result is checked.
+    unsafe {
+        let fd = libc::memfd_create(c"smpnet-test-pool".as_ptr(), flags);
+        assert!(fd >= 0 && libc::ftruncate(fd, bytes as i64) == 0, "no memory for the test pool");
+        assert!(libc::fcntl(fd, libc::F_ADD_SEALS, seals) == 0, "the test pool cannot be sealed");
+        let base = libc::mmap(std::ptr::null_mut(), bytes, access, libc::MAP_SHARED, fd, 0);
+        assert!(base != libc::MAP_FAILED, "the test pool cannot be mapped");
+        (base.cast(), fd)
+    }
+}
+
 fn make_table() -> HostServices {
-    let layout = Layout::from_size_align(CELLS as usize * CELL_SIZE as usize, 4096).expect("a constant layout");
-    // SAFETY: the layout has a size.
-    let base = unsafe { alloc_zeroed(layout) };
-    assert!(!base.is_null(), "no memory for the test pool");
+    let (base, fd) = pool_memory(CELLS as usize * CELL_SIZE as usize);
     let pool = Box::leak(Box::new(PoolDesc {
         size: size_of::<PoolDesc>() as u32,
         cell_size: CELL_SIZE,
@@ -208,7 +221,7 @@ fn make_table() -> HostServices {
         bytes: u64::from(CELLS) * u64::from(CELL_SIZE),
         cells: CELLS,
         data_off: u32::from(DATA_OFF),
-        fd: -1,
+        fd,
         page_size: 4096,
     }));
     HostServices {

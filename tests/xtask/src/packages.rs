@@ -48,6 +48,7 @@ const PACKAGES: &[Package] = &[
         why: "it is the system of the guests that QEMU runs",
         shows: Shows::Program("busybox"),
     },
+    Package { debian: "dpdk-dev", why: "memif is tested against its testpmd", shows: Shows::Program("dpdk-testpmd") },
     Package { debian: "iproute2", why: "guests are configured with it", shows: Shows::Program("ip") },
     Package {
         debian: "tcpdump",

@@ -7,6 +7,7 @@ mod bpf;
 mod control;
 mod files;
 mod frame;
+mod memif;
 mod port;
 pub mod seeds;
 #[cfg(test)]
@@ -17,6 +18,7 @@ pub use bpf::{bpf_expression, bpf_program};
 pub use control::{config, control_request};
 pub use files::{pcap_file, plugin_file};
 pub use frame::frame;
+pub use memif::memif;
 pub use wasm::wasm_verify;
 
 /// A target by its name.
@@ -32,12 +34,13 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "bpf_expression", run: bpf_expression, seeds: seeds::expressions, cases: 4000 },
     Target { name: "bpf_program", run: bpf_program, seeds: seeds::programs, cases: 4000 },
     Target { name: "config", run: config, seeds: seeds::configs, cases: 4000 },
     Target { name: "control_request", run: control_request, seeds: seeds::requests, cases: 4000 },
     Target { name: "frame", run: frame, seeds: seeds::bursts, cases: 4000 },
+    Target { name: "memif", run: memif, seeds: seeds::dialogues, cases: 4000 },
     Target { name: "pcap_file", run: pcap_file, seeds: seeds::captures, cases: 4000 },
     Target { name: "plugin_file", run: plugin_file, seeds: seeds::libraries, cases: 4000 },
     Target { name: "wasm_verify", run: wasm_verify, seeds: seeds::modules, cases: 1000 },

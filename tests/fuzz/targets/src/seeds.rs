@@ -227,6 +227,42 @@ pub fn captures() -> Vec<Vec<u8>> {
     vec![classic, [section, interface, packet, simple].concat()]
 }
 
+/// For `memif`: whole dialogues, each with a ring of packets behind it.
+pub fn dialogues() -> Vec<Vec<u8>> {
+    use smpnet_memif::{
+        desc::{Desc, NEXT},
+        wire::{AddRing, Init, Message, RING_C2S, VERSION, secret_field},
+    };
+    let init = Init { version: VERSION, id: 1, mode: 0, secret: secret_field("s"), name: "client".into() };
+    let ring = |flags, index| AddRing { flags, index, region: 0, offset: 4096, log2_size: 10, private_header: 0 };
+    let messages = [
+        (0, Message::Init(init)),
+        (1, Message::AddRegion { index: 0, size: 1 << 20 }),
+        (1, Message::AddRing(ring(RING_C2S, 0))),
+        (1, Message::AddRing(ring(0, 0))),
+        (1, Message::AddRing(ring(0, 1))),
+        (0, Message::Connect("memif0/0".into())),
+        (0, Message::Disconnect { code: 0, reason: "bye".into() }),
+    ];
+    let descs = [
+        Desc { flags: 0, region: 0, length: 60, offset: 0 },
+        Desc { flags: NEXT, region: 1, length: 2048, offset: 2048 },
+        Desc { flags: 0, region: 1, length: 100, offset: 4096 },
+        Desc { flags: 0, region: 0, length: 4096, offset: 0 },
+    ];
+    let bytes = |descs: &[Desc]| -> Vec<u8> {
+        let words = descs.iter().flat_map(|d| [d.first_word(), d.second_word()]);
+        words.flat_map(u64::to_ne_bytes).collect()
+    };
+    let mut all = vec![messages.len() as u8];
+    for (fd, message) in &messages {
+        all.push(*fd);
+        all.extend(message.encode());
+    }
+    all.extend(bytes(&descs));
+    vec![all, [vec![0], bytes(&descs.repeat(8))].concat()]
+}
+
 /// For `plugin_file`: the headers of a library, and files that are none.
 pub fn libraries() -> Vec<Vec<u8>> {
     let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 62, 0, 1, 0, 0, 0];

@@ -41,6 +41,7 @@ fed! {
     no_file_breaks_the_reader_of_configurations: "config",
     no_body_breaks_an_end_point: "control_request",
     no_frames_break_the_stack_or_the_accounts: "frame",
+    no_peer_breaks_the_dialogue_or_the_rings_of_memif: "memif",
     no_file_breaks_the_reader_of_captures: "pcap_file",
     no_file_breaks_the_look_before_loading_a_plugin: "plugin_file",
     no_module_is_accepted_that_does_not_compile: "wasm_verify",
