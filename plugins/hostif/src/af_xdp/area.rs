@@ -57,6 +57,11 @@ impl Area {
         }
     }
 
+    /// What registers its first page alone.
+    pub fn page(&self) -> libc::xdp_umem_reg {
+        libc::xdp_umem_reg { len: 4096, chunk_size: 2048, flags: 0, ..self.registration(0) }
+    }
+
     /// Cells in it.
     pub fn cells(&self) -> u32 {
         self.cells

@@ -62,6 +62,7 @@ use port::XskPort;
 use smpnet_plugin::{
     Burst, Driver, Error, Host, LinkState, MacAddr, Opened, PortRequest, PortStats, RxQueue, TxQueue, Worker, warn,
 };
+use socket::Probe;
 use std::{
     os::fd::{AsRawFd, OwnedFd, RawFd},
     sync::{
@@ -85,8 +86,9 @@ pub(crate) struct Shared {
 pub(crate) struct QueueHandle {
     /// There until the end.
     socket: Option<OwnedFd>,
+    /// Used at the end.
+    probe: Option<Probe>,
     area: Area,
-    device: i32,
     queue: u32,
     zero_copy: bool,
     multi_buffer: bool,
@@ -118,11 +120,10 @@ impl QueueHandle {
 impl Drop for QueueHandle {
     fn drop(&mut self) {
         drop(self.socket.take());
-        let free = socket::wait_until_free(self.area, self.device, self.queue);
+        let free = self.probe.take().is_some_and(Probe::wait);
         let left = std::mem::take(self.left.get_mut().unwrap_or_else(PoisonError::into_inner));
         if !free && self.zero_copy {
-            let queue = self.queue;
-            warn!("queue {queue} of device {} is not given up by the kernel; its cells stay taken", self.device);
+            warn!("queue {} is not given up by the kernel; the cells that it has stay taken", self.queue);
             return std::mem::forget(left);
         }
         left.into_iter().for_each(|held| held.take_all().for_each(drop));

@@ -5,7 +5,7 @@ use super::{
     options::{Choice, Mode, Options, Sizes},
     program::Attached,
     rx::XskRx,
-    socket::{self, Bound, Setup, Way},
+    socket::{self, Bound, Probe, Setup, Way},
     tx::{self, XskTx},
 };
 use crate::{
@@ -146,10 +146,12 @@ pub fn open(host: Host, req: &PortRequest<'_>, options: &Options) -> Result<Part
             }
         }
         let zero_copy = socket::is_zero_copy(fd.as_raw_fd());
+        let probe =
+            Probe::new(area, device.index(), queue).map_err(|e| Failed::Kernel(format!("an AF_XDP socket: {e}")))?;
         let handle = Arc::new(QueueHandle {
             socket: Some(fd),
+            probe: Some(probe),
             area,
-            device: device.index(),
             queue,
             zero_copy,
             multi_buffer: reached.way.multi_buffer,
@@ -255,10 +257,6 @@ impl XskPort {
         let mut all = stats::named(queues.iter().map(|q| &q.rx), queues.iter().map(|q| &q.tx));
         if let Some((_, while_down)) = all.iter_mut().find(|(name, _)| name == "rx_while_down") {
             *while_down += drops.while_down;
-        }
-        if let Some((_, completed)) = all.iter_mut().find(|(name, _)| name == "rx_csum_completed") {
-            // Not completed on the way in, but carried on.
-            *completed = 0;
         }
         let sum = |count: fn(&QueueHandle) -> &Count| queues.iter().map(|q| count(q).get()).sum::<u64>();
         let own = [

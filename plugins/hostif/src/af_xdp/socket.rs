@@ -147,12 +147,41 @@ impl Setup {
     }
 }
 
-/// Waits until the kernel has taken a closed socket off its queue: only then it has done with the cells (a device that
-/// writes them itself may do so until then). False when it has not after [`PATIENCE`].
-pub fn wait_until_free(area: Area, device: i32, queue: u32) -> bool {
-    let sizes = Sizes { rx: 64, fill: 64, tx: 64 };
-    let probe = Setup { area, device, queue, sizes, way: Way { zero_copy: false, multi_buffer: false } };
-    !matches!(probe.bind(), Err(e) if e.source.raw_os_error() == Some(libc::EBUSY))
+/// Tells when the kernel has taken a closed socket off its queue. Only then it has done with the cells: a device that uses
+/// them itself goes on until then, and so do socket buffers that lie over them. Made beforehand, because a socket belongs to
+/// the network namespace that it was made in, and not to that of the thread which closes the port.
+#[derive(Debug)]
+pub struct Probe {
+    fd: OwnedFd,
+    device: i32,
+    queue: u32,
+}
+
+impl Probe {
+    /// For a queue of a device. It takes a page of the area, which it does not write, and nothing of the device.
+    pub fn new(area: Area, device: i32, queue: u32) -> io::Result<Probe> {
+        let fd = sys::socket(libc::AF_XDP, libc::SOCK_RAW, 0)?;
+        let raw = fd.as_raw_fd();
+        sys::setsockopt(raw, libc::SOL_XDP, libc::XDP_UMEM_REG, &area.page())?;
+        for ring in [libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING, libc::XDP_RX_RING] {
+            sys::setsockopt(raw, libc::SOL_XDP, ring, &2u32)?;
+        }
+        Ok(Probe { fd, device, queue })
+    }
+
+    /// Waits until the queue can be had, or is gone. False when it cannot after [`PATIENCE`].
+    pub fn wait(self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match bind(self.fd.as_raw_fd(), self.device, self.queue, libc::XDP_COPY) {
+                Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(e) => return e.raw_os_error() != Some(libc::EBUSY),
+                Ok(()) => return true,
+            }
+        }
+    }
 }
 
 fn map(fd: RawFd, sizes: Sizes) -> io::Result<Rings> {

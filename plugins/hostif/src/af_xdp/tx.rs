@@ -218,8 +218,10 @@ impl TxQueue for XskTx {
         }
         let mut refused = Burst::new();
         while let Some(packet) = burst.as_slice().first() {
-            let (cells, len) = (u32::from(packet.hdr().nsegs()), packet.len());
-            if self.tx.free(cells) < cells {
+            let (cells, len) = (usize::from(packet.hdr().nsegs()), packet.len());
+            // What is in too many cells goes as one or not at all.
+            let places = if cells > CELLS_MAX { 1 } else { cells as u32 };
+            if self.tx.free(places) < places {
                 self.handle.tx.busy.add(1);
                 break;
             }

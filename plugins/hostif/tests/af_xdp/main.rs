@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         chains_are_sent_whole_or_copied_into_one_cell,
         frames_that_find_the_ring_full_are_counted_as_missed,
         a_lack_of_cells_is_counted_and_over_when_there_are_some,
+        a_checksum_that_the_sender_left_open_is_known,
         flows_are_spread_over_several_queues,
         frames_of_a_queue_without_a_socket_are_counted,
         a_port_that_is_down_delivers_nothing_and_does_not_keep_the_worker_awake,

@@ -206,6 +206,31 @@ pub(crate) fn tcp_with_open_checksums_crosses_two_ports_whole(lab: Lab) -> Resul
     Ok(())
 }
 
+pub(crate) fn a_checksum_that_the_sender_left_open_is_known(lab: Lab) -> Result<()> {
+    for (choice, tx_checksum, known) in [("auto", true, true), ("auto", false, false), ("false", true, false)] {
+        let net = one(lab)?;
+        net.a.set_offloads("eth0", Offloads { tx_checksum, ..Offloads::NONE })?;
+        net.a.set_neighbour("eth0", B, MAC_R)?;
+        let choice = if choice == "auto" { json!("auto") } else { json!(false) };
+        let mut port = net.r.run(|| xdp("native", 1, json!({"open_checksums": choice})))??;
+        net.a.run(|| {
+            let socket = std::net::UdpSocket::bind((A, 4000)).expect("a socket");
+            socket.send_to(b"abc", (B, 53)).expect("sent");
+        })?;
+        let got = receive(&mut port, 20, SECOND / 5);
+        let is_udp = |p: &&Packet| p.data().get(12..14) == Some(&[8, 0]) && p.data().get(23) == Some(&17);
+        let packet = got.iter().map(|(_, p)| p).find(is_udp).expect("the datagram");
+        let hdr = packet.hdr();
+        check((hdr.flags & pkt_flags::CSUM_PARTIAL != 0) == known, || format!("{choice} {tx_checksum}: {hdr:?}"))?;
+        if known {
+            check(hdr.csum_start == hdr.data_off() + 34 && hdr.csum_offset == 6, || format!("{hdr:?}"))?;
+        }
+        drop(got);
+        close(port);
+    }
+    Ok(())
+}
+
 pub(crate) fn checksums_are_completed_for_a_port_that_wants_them(lab: Lab) -> Result<()> {
     // By software where the metadata does not go: a packet that begins right behind its cell's header.
     let net = one(lab)?;
