@@ -4,9 +4,11 @@ mod control;
 #[path = "../support/mod.rs"]
 mod support;
 mod traffic;
+mod zero_copy;
 
 use control::*;
 use traffic::*;
+use zero_copy::*;
 
 use serde_json::{Value, json};
 use smpnet_hostif::{af_packet::AfPacket, af_xdp::AfXdp, netlink::Netlink, tap::Tap};
@@ -33,8 +35,14 @@ const SECOND: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    if let Some(device) = std::env::args().skip_while(|a| a != HOLD).nth(1) {
+    // What other processes do in some tests, by this same program.
+    let of = |word: &str| std::env::args().skip_while(|a| a != word).nth(1);
+    if let Some(device) = of(HOLD) {
         hold(&device);
+    }
+    if let Some(device) = of(REFLECT) {
+        reflect(&device);
+        return ExitCode::SUCCESS;
     }
     run_tests(&tests![
         frames_go_both_ways_with_all_their_bytes,
@@ -65,6 +73,7 @@ fn main() -> ExitCode {
         tcp_with_open_checksums_crosses_two_ports_whole,
         checksums_are_completed_for_a_port_that_wants_them,
         udp_crosses_and_every_packet_is_counted,
+        a_card_writes_and_reads_the_pool_itself,
     ])
 }
 
