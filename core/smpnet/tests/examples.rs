@@ -8,7 +8,7 @@ fn checked(name: &str) {
     let file = format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&file).unwrap();
     let (config, mut report) = read(name, &text, &|p| std::fs::read(p));
-    let drivers = ["af_packet", "tap", "pcap", "memif", "null"].map(String::from);
+    let drivers = ["af_packet", "af_xdp", "tap", "pcap", "memif", "null"].map(String::from);
     let kinds = ["gif", "vlan"].map(String::from);
     let devices = ["eth1", "eth2"].map(String::from);
     let world = World {
@@ -31,6 +31,11 @@ fn the_router_example_is_good() {
 #[test]
 fn the_memif_example_is_good() {
     checked("memif.toml");
+}
+
+#[test]
+fn the_af_xdp_example_is_good() {
+    checked("af_xdp.toml");
 }
 
 #[test]

@@ -103,8 +103,17 @@ impl Device {
     }
 
     /// Stops the kernel's IPv6 on the device (link-local addresses, router solicitations, multicast reports), which
-    /// would speak on the wire beside smpnet; returns why not, when it cannot.
-    pub fn quiet_ipv6(&self) -> Result<(), String> {
+    /// would speak on the wire beside smpnet. Only noise is at stake, so that a failure is told in the log and no more; a
+    /// device with IPv6 addresses of its own is left alone, because they would be lost.
+    pub fn quiet_ipv6(&self) {
+        if !self.addresses().iter().any(|a| a.contains(':'))
+            && let Err(why) = self.disable_ipv6()
+        {
+            smpnet_plugin::info!("{}: the kernel's IPv6 stays on: {why}", self.name);
+        }
+    }
+
+    fn disable_ipv6(&self) -> Result<(), String> {
         let path = self.ipv6_path();
         match std::fs::read_to_string(&path) {
             Ok(value) if value.trim() == "0" => {}

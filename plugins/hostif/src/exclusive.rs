@@ -13,14 +13,11 @@
 //! preference and handle and replaces it.
 
 use crate::{
+    bpf::{self, Insn, Program, Reg},
     netlink::{Body, Netlink, attrs},
-    sys,
     uapi::{self, TC_ACT_SHOT},
 };
-use std::{
-    io,
-    os::fd::{AsRawFd, OwnedFd},
-};
+use std::{io, os::fd::OwnedFd};
 
 /// Preference of our filter: the first of all.
 const PREFERENCE: u16 = 1;
@@ -98,74 +95,16 @@ impl Exclusive {
 }
 
 fn attach_tcx(index: i32) -> io::Result<OwnedFd> {
-    /// The part of `union bpf_attr` for `BPF_PROG_LOAD` that we set, up to `expected_attach_type`.
-    #[repr(C)]
-    struct ProgLoad {
-        prog_type: u32,
-        insn_cnt: u32,
-        insns: u64,
-        license: u64,
-        log_level: u32,
-        log_size: u32,
-        log_buf: u64,
-        kern_version: u32,
-        prog_flags: u32,
-        prog_name: [u8; 16],
-        prog_ifindex: u32,
-        expected_attach_type: u32,
-    }
-    /// The part of `union bpf_attr` for `BPF_LINK_CREATE` with its `tcx` member.
-    #[repr(C)]
-    struct LinkCreate {
-        prog_fd: u32,
-        target_ifindex: u32,
-        attach_type: u32,
-        flags: u32,
-        relative_fd: u32,
-        _pad: u32,
-        expected_revision: u64,
-    }
-    // struct bpf_insn { code, registers, offset, immediate }: r0 = TCX_DROP (which is TC_ACT_SHOT); exit.
-    #[repr(C)]
-    struct Insn(u8, u8, i16, u32);
-    let program = [Insn(0xb7, 0, 0, TC_ACT_SHOT), Insn(0x95, 0, 0, 0)];
-    let license = c"Dual MIT/GPL";
-    let mut prog_name = [0; 16];
-    prog_name[..11].copy_from_slice(b"smpnet_drop");
-    let load = ProgLoad {
-        prog_type: uapi::BPF_PROG_TYPE_SCHED_CLS,
-        insn_cnt: program.len() as u32,
-        insns: program.as_ptr() as u64,
-        license: license.as_ptr() as u64,
-        log_level: 0,
-        log_size: 0,
-        log_buf: 0,
-        kern_version: 0,
-        prog_flags: 0,
-        prog_name,
-        prog_ifindex: 0,
-        expected_attach_type: 0,
+    let program = Program {
+        kind: uapi::BPF_PROG_TYPE_SCHED_CLS,
+        attach: 0,
+        flags: 0,
+        name: "smpnet_drop",
+        // TCX_DROP is TC_ACT_SHOT.
+        code: &[Insn::set(Reg::R0, TC_ACT_SHOT as i32), Insn::exit()],
     };
-    let program_fd = bpf(uapi::BPF_PROG_LOAD, &load)?;
-    let link = LinkCreate {
-        prog_fd: program_fd.as_raw_fd() as u32,
-        target_ifindex: index as u32,
-        attach_type: uapi::BPF_TCX_INGRESS,
-        // Without a program to stand before, this means before all.
-        flags: uapi::BPF_F_BEFORE,
-        relative_fd: 0,
-        _pad: 0,
-        expected_revision: 0,
-    };
-    // The link keeps the program.
-    bpf(uapi::BPF_LINK_CREATE, &link)
-}
-
-/// bpf(2), for commands that return a descriptor. `T` must be laid out as the command's part of `union bpf_attr`.
-fn bpf<T>(command: i32, attr: &T) -> io::Result<OwnedFd> {
-    // SAFETY: attr has size_of::<T>() readable bytes, and the pointers in it refer to objects that live through the call.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
-    sys::owned(fd as i32)
+    // Without a program to stand before, BPF_F_BEFORE means before all. The link keeps the program.
+    bpf::link(&program.load()?, index, uapi::BPF_TCX_INGRESS, uapi::BPF_F_BEFORE)
 }
 
 fn attach_clsact(netlink: &mut Netlink, index: i32, classifier: &str, stale: bool) -> io::Result<Exclusive> {

@@ -36,6 +36,14 @@ pub struct Link {
     pub tx_dropped: u64,
     /// Name of the bus device behind it; none for software devices.
     pub parent: Option<String>,
+    /// How many ask for every frame.
+    pub promiscuity: u32,
+    /// Receive queues that it has room for; not all need be in use.
+    pub rx_queues: u32,
+    /// Transmit queues that it has room for.
+    pub tx_queues: u32,
+    /// The XDP program on it, by its id; 0 for none.
+    pub xdp_program: u32,
 }
 
 impl Link {
@@ -141,6 +149,13 @@ pub fn parse_link(payload: &[u8]) -> Option<Link> {
             uapi::IFLA_MTU => link.mtu = u32_at(value, 0)?,
             uapi::IFLA_MAX_MTU => link.mtu_max = u32_at(value, 0)?,
             uapi::IFLA_CARRIER => link.carrier = *value.first()? != 0,
+            uapi::IFLA_PROMISCUITY => link.promiscuity = u32_at(value, 0)?,
+            uapi::IFLA_NUM_RX_QUEUES => link.rx_queues = u32_at(value, 0)?,
+            uapi::IFLA_NUM_TX_QUEUES => link.tx_queues = u32_at(value, 0)?,
+            uapi::IFLA_XDP => {
+                let id = attrs(value).find(|(k, _)| *k == uapi::IFLA_XDP_PROG_ID).map(|(_, v)| v);
+                link.xdp_program = id.and_then(|v| u32_at(v, 0)).unwrap_or(0);
+            }
             uapi::IFLA_PARENT_DEV_NAME => link.parent = Some(text(value)),
             uapi::IFLA_ADDRESS => {
                 if let Ok(bytes) = value.try_into() {

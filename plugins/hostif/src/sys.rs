@@ -116,10 +116,15 @@ unsafe impl Send for Mapping {}
 impl Mapping {
     /// Maps the first `len` bytes of `fd`, shared, readable and writable.
     pub fn new(fd: RawFd, len: usize) -> io::Result<Self> {
+        Mapping::at(fd, len, 0)
+    }
+
+    /// As [`Mapping::new`], from byte `offset` on.
+    pub fn at(fd: RawFd, len: usize, offset: i64) -> io::Result<Self> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
         // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
-        let base = unsafe { libc::mmap(std::ptr::null_mut(), len, access, flags, fd, 0) };
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), len, access, flags, fd, offset) };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }

@@ -134,12 +134,22 @@ pub const TCA_ACT_KIND: u16 = 1;
 pub const TCA_ACT_OPTIONS: u16 = 2;
 pub const TCA_GACT_PARMS: u16 = 2;
 
-// bpf(2) (linux/bpf.h).
-pub const BPF_PROG_LOAD: i32 = 5;
-pub const BPF_LINK_CREATE: i32 = 28;
+// Programs and where they are attached (linux/bpf.h).
 pub const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+pub const BPF_PROG_TYPE_XDP: u32 = 6;
+pub const BPF_XDP: u32 = 37;
 pub const BPF_TCX_INGRESS: u32 = 46;
 pub const BPF_F_BEFORE: u32 = 1 << 3;
+/// The program can do with a frame in several buffers. Linux 5.18.
+pub const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
+
+// XDP (linux/bpf.h, linux/if_link.h).
+pub const XDP_DROP: i32 = 1;
+pub const XDP_REDIRECT: i32 = 4;
+/// `rx_queue_index` in `struct xdp_md`.
+pub const XDP_MD_RX_QUEUE_INDEX: i16 = 16;
+pub const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+pub const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
 // Link attributes (linux/if_link.h).
 pub const IFLA_ADDRESS: u16 = 1;
@@ -147,7 +157,12 @@ pub const IFLA_IFNAME: u16 = 3;
 pub const IFLA_MTU: u16 = 4;
 pub const IFLA_LINKINFO: u16 = 18;
 pub const IFLA_INFO_KIND: u16 = 1;
+pub const IFLA_PROMISCUITY: u16 = 30;
+pub const IFLA_NUM_TX_QUEUES: u16 = 31;
+pub const IFLA_NUM_RX_QUEUES: u16 = 32;
 pub const IFLA_CARRIER: u16 = 33;
+pub const IFLA_XDP: u16 = 43;
+pub const IFLA_XDP_PROG_ID: u16 = 4;
 pub const IFLA_MAX_MTU: u16 = 51;
 pub const IFLA_PARENT_DEV_NAME: u16 = 56;
 pub const IFLA_STATS64: u16 = 23;

@@ -72,6 +72,30 @@ impl Packet {
         }
         Ok(())
     }
+
+    /// Takes the chain apart: its cells in order, each a packet of its own with the bytes that it holds. What the first
+    /// one's header says beyond its bytes stays; cells not taken are given back.
+    pub fn into_cells(self) -> impl Iterator<Item = Packet> {
+        let mut rest = Some(self);
+        std::iter::from_fn(move || {
+            let first = rest.take()?;
+            let left = first.hdr().nsegs.saturating_sub(1);
+            // SAFETY: a cell that `first` owns.
+            let hdr = unsafe { &mut *memory::cell_ptr(first.0) };
+            let next = std::mem::replace(&mut hdr.next, CELL_NONE);
+            (hdr.nsegs, hdr.pkt_len) = (1, u32::from(hdr.data_len));
+            if left > 0 && memory::is_valid(next) {
+                // SAFETY: the next cell of the chain, which nobody else owns now that `first` has ended before it. Its
+                // header has only what a cell inside of a chain has; the count is what is left of the chain's.
+                rest = Some(unsafe {
+                    (*memory::cell_ptr(next)).nsegs = left;
+                    (*memory::cell_ptr(next)).flags = 0;
+                    Packet(next)
+                });
+            }
+            Some(first)
+        })
+    }
 }
 
 impl Drop for Packet {

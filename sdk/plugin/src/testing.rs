@@ -53,6 +53,17 @@ fn record<R>(f: impl FnOnce(&mut Record) -> R) -> R {
 
 static FREE: Mutex<Vec<Cell>> = Mutex::new(Vec::new());
 
+/// Memory for the pool, and the bytes of its pages.
+static MEMORY: OnceLock<(usize, u32)> = OnceLock::new();
+
+/// Puts the test router's pool into memory of the caller's, made of pages of `page_size` bytes: for drivers to which it
+/// matters what the pool is made of. To be called before anything else here; false, and nothing is changed, when that is
+/// too late or `memory` too small (9 MiB are enough).
+pub fn pool_in(memory: &'static mut [u8], page_size: u32) -> bool {
+    let fits = memory.len() >= CELLS as usize * CELL_SIZE as usize && (memory.as_ptr() as usize).is_multiple_of(4096);
+    fits && memory::host().is_none() && MEMORY.set((memory.as_mut_ptr() as usize, page_size)).is_ok()
+}
+
 /// The test router's services.
 pub fn host() -> Host {
     Host::new(services())
@@ -213,7 +224,13 @@ fn pool_memory(bytes: usize) -> (*mut u8, i32) {
 }
 
 fn make_table() -> HostServices {
-    let (base, fd) = pool_memory(CELLS as usize * CELL_SIZE as usize);
+    let (base, fd, page_size) = match MEMORY.get() {
+        Some((base, page_size)) => (*base as *mut u8, -1, *page_size),
+        None => {
+            let (base, fd) = pool_memory(CELLS as usize * CELL_SIZE as usize);
+            (base, fd, 4096)
+        }
+    };
     let pool = Box::leak(Box::new(PoolDesc {
         size: size_of::<PoolDesc>() as u32,
         cell_size: CELL_SIZE,
@@ -222,7 +239,7 @@ fn make_table() -> HostServices {
         cells: CELLS,
         data_off: u32::from(DATA_OFF),
         fd,
-        page_size: 4096,
+        page_size,
     }));
     HostServices {
         size: size_of::<HostServices>() as u32,

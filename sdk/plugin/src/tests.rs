@@ -242,6 +242,25 @@ fn chains_are_walked_cut_and_copied() {
 }
 
 #[test]
+fn a_chain_comes_apart_into_its_cells() {
+    let mut packet = testing::packet(b"one ");
+    packet.append_cell(testing::packet(b"two ")).unwrap();
+    packet.append_cell(testing::packet(b"three")).unwrap();
+    let cells: Vec<_> = packet.into_cells().collect();
+    assert_eq!(
+        cells.iter().map(|c| (c.data(), c.len(), c.hdr().nsegs())).collect::<Vec<_>>(),
+        [(b"one ".as_slice(), 4, 1), (b"two ", 4, 1), (b"three", 5, 1)]
+    );
+    drop(cells);
+    let mut packet = testing::packet(b"one ");
+    packet.append_cell(testing::packet(b"two ")).unwrap();
+    packet.append_cell(testing::packet(b"three")).unwrap();
+    assert_eq!(packet.into_cells().next().unwrap().data(), b"one ");
+    assert_eq!(testing::packet(b"one").into_cells().count(), 1);
+    assert_eq!(testing::outstanding(), 0, "cells not taken are given back");
+}
+
+#[test]
 fn a_burst_takes_64_and_keeps_the_order() {
     let mut burst = Burst::new();
     let mut cx = testing::worker(0);

@@ -91,7 +91,7 @@ impl<'c> Check<'c> {
                 self.problems.push(Problem::error(i.options_at, message).hint(hint));
             }
             if let Some(device) = i.options.get("device").and_then(|d| d.as_str())
-                && i.backing == Backing::Driver("af_packet".into())
+                && matches!(&i.backing, Backing::Driver(d) if d == "af_packet" || d == "af_xdp")
             {
                 if let Some(earlier) = devices.insert(device, i) {
                     let message = format!("the device \"{device}\" is taken by {} already", earlier.name);

@@ -4,10 +4,10 @@ use super::{Finding, sys};
 use std::{fs, io, path::Path};
 
 const CAPABILITIES: [(u32, &str, &str); 4] = [
-    (12, "CAP_NET_ADMIN", "af_packet and tap ports"),
-    (13, "CAP_NET_RAW", "af_packet ports"),
-    (14, "CAP_IPC_LOCK", "locked packet memory"),
-    (39, "CAP_BPF", "keeping the host's stack off a port"),
+    (12, "CAP_NET_ADMIN", "af_packet, af_xdp and tap ports"),
+    (13, "CAP_NET_RAW", "af_packet and af_xdp ports"),
+    (14, "CAP_IPC_LOCK", "locked packet memory, af_xdp ports"),
+    (39, "CAP_BPF", "keeping the host's stack off a port, af_xdp ports"),
 ];
 
 pub fn examine() -> Vec<Finding> {

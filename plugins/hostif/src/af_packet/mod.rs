@@ -33,7 +33,8 @@ use crate::{
     error::{HostError, NET_RAW},
     exclusive::Exclusive,
     link::Monitor,
-    packet_socket::{Fanout, Membership, PacketSocket},
+    membership::Memberships,
+    packet_socket::{Fanout, PacketSocket},
     ring::{RxRing, TxRing},
     stats::{self, RxStats, TxStats},
     sys, uapi,
@@ -66,25 +67,15 @@ pub struct AfPacket {
     // Stopped before anything else goes.
     monitor: Mutex<Option<Monitor>>,
     device: Device,
-    /// Holds the memberships, which end when it is closed.
-    control: PacketSocket,
+    memberships: Memberships,
     rx: Vec<Arc<RxHandle>>,
     tx: Vec<Arc<TxHandle>>,
     shared: Arc<Shared>,
     exclusive: Mutex<Option<Exclusive>>,
-    state: Mutex<State>,
+    bound: Mutex<bool>,
     options: Options,
     vnet: bool,
     offered: u32,
-}
-
-/// What changes by control functions.
-#[derive(Default)]
-struct State {
-    bound: bool,
-    promisc: bool,
-    all_multicast: bool,
-    multicast: Vec<MacAddr>,
 }
 
 /// A receive queue's part that control threads use as well.
@@ -111,7 +102,7 @@ impl Driver for AfPacket {
         let options = Options::of(req)?;
         let device = Device::find(&options.device)?;
         // The order matters for clean-up: on an early return, what was made so far is dropped, the device last.
-        let control = PacketSocket::new(device.index(), false)?;
+        let memberships = Memberships::new(device.index(), device.name())?;
         let shared = Arc::new(Shared {
             up: AtomicBool::new(false),
             offloads: AtomicU32::new(0),
@@ -152,12 +143,12 @@ impl Driver for AfPacket {
         // From here on `port` undoes everything when it is dropped.
         let port = AfPacket {
             monitor: Mutex::new(None),
-            control,
+            memberships,
             rx: rx_handles,
             tx: tx_handles,
             shared,
             exclusive: Mutex::new(exclusive),
-            state: Mutex::default(),
+            bound: Mutex::default(),
             vnet,
             offered: offered(vnet),
             options,
@@ -221,32 +212,11 @@ impl Driver for AfPacket {
     }
 
     fn set_promisc(&self, on: bool) -> Result<(), Error> {
-        let mut state = lock(&self.state);
-        if on != state.promisc {
-            self.membership(Membership::Promiscuous, on)?;
-            state.promisc = on;
-        }
-        Ok(())
+        Ok(self.memberships.set_promisc(on)?)
     }
 
     fn set_multicast(&self, list: &[MacAddr], all: bool) -> Result<(), Error> {
-        let mut state = lock(&self.state);
-        if all != state.all_multicast {
-            self.membership(Membership::AllMulticast, all)?;
-            state.all_multicast = all;
-        }
-        for mac in list {
-            if !state.multicast.contains(mac) {
-                self.membership(Membership::Multicast(*mac), true)?;
-                state.multicast.push(*mac);
-            }
-        }
-        let gone: Vec<MacAddr> = state.multicast.iter().filter(|mac| !list.contains(mac)).copied().collect();
-        for mac in gone {
-            self.membership(Membership::Multicast(mac), false)?;
-            state.multicast.retain(|m| *m != mac);
-        }
-        Ok(())
+        Ok(self.memberships.set_multicast(list, all)?)
     }
 
     fn set_mac(&self, mac: MacAddr) -> Result<(), Error> {
@@ -275,7 +245,7 @@ impl Driver for AfPacket {
 
     fn status(&self) -> serde_json::Value {
         self.read_kernel_statistics();
-        let state = lock(&self.state);
+        let state = self.memberships.state();
         serde_json::json!({
             "device": self.device.name(),
             "kernel_ifindex": self.device.index(),
@@ -318,8 +288,8 @@ impl Drop for AfPacket {
 impl AfPacket {
     /// Binds the sockets to the device, once; their filters keep frames out until `set_up` takes them off.
     fn bind(&self) -> Result<(), HostError> {
-        let mut state = lock(&self.state);
-        if state.bound {
+        let mut bound = lock(&self.bound);
+        if *bound {
             return Ok(());
         }
         let failed = |what: &str| HostError::of(format!("{what} on {}", self.device.name()), NET_RAW);
@@ -337,13 +307,8 @@ impl AfPacket {
                 handle.socket.fanout_join(mode, group).map_err(failed("joining a fanout group"))?;
             }
         }
-        state.bound = true;
+        *bound = true;
         Ok(())
-    }
-
-    fn membership(&self, membership: Membership, on: bool) -> Result<(), HostError> {
-        let change = if on { self.control.join(membership) } else { self.control.leave(membership) };
-        change.map_err(HostError::of(format!("{membership:?} of {}", self.device.name()), NET_RAW))
     }
 
     /// The kernel's counts begin anew with each reading, so they are added up here.
@@ -429,12 +394,7 @@ fn tx_queue(
 fn take_over(device: &Device) -> Result<Option<Exclusive>, HostError> {
     match device.with_netlink(|netlink| Exclusive::attach(netlink, device.index())) {
         Ok(exclusive) => {
-            // Only noise is at stake here: what the kernel sends by itself. Static IPv6 addresses would be lost.
-            if !device.addresses().iter().any(|a| a.contains(':'))
-                && let Err(why) = device.quiet_ipv6()
-            {
-                info!("{}: the kernel's IPv6 stays on: {why}", device.name());
-            }
+            device.quiet_ipv6();
             Ok(Some(exclusive))
         }
         Err(reason) => match device.addresses().into_iter().next() {
