@@ -5,10 +5,14 @@
 mod bpf;
 mod callgrind;
 mod clock;
+mod counters;
 mod filter;
 mod forward;
+mod live;
+mod machine;
 mod report;
 mod router;
+mod spread;
 mod stamps;
 mod steady;
 mod step;
@@ -36,12 +40,13 @@ enum What {
     /// Modules of others in bursts of 64: what one that reads 64 bytes costs over the same in native Rust, by the size of its
     /// window, and what each of ten on one hook adds. Exits with 1 when a budget is missed. Example: `smpnet-bench filter`
     Filter(filter::Args),
-    /// IPv4 forwarding between two null ports, over the whole path.
+    /// IPv4 forwarding between two null ports, over the whole path, by packet size, flows, routes and filters. Exits with 1 when
+    /// a budget is missed. Example: `smpnet-bench forward --flows 1000000,random --routes 100000,1000000`
     Forward(forward::Args),
     /// Steps through the packet path one instruction at a time and counts what must not be there: allocations, locked
     /// instructions, system calls. Exits with 1 when one is found.
     Steady(steady::Args),
-    /// A filter swapped a thousand times under full load: packets lost, bursts judged by two generations, how long bursts
+    /// A bpf filter, and a module of somebody else's, swapped a thousand times under full load: packets lost, bursts judged by two generations, how long bursts
     /// take, memory before and after. Exits with 1 when the budget is missed. Example: `smpnet-bench swap --swaps 5000`
     Swap(swap::Args),
 }
