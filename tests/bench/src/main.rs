@@ -8,8 +8,10 @@ mod clock;
 mod counters;
 mod filter;
 mod forward;
+mod host;
 mod live;
 mod machine;
+mod reading;
 mod report;
 mod router;
 mod spread;
@@ -43,6 +45,9 @@ enum What {
     /// IPv4 forwarding between two null ports, over the whole path, by packet size, flows, routes and filters. Exits with 1 when
     /// a budget is missed. Example: `smpnet-bench forward --flows 1000000,random --routes 100000,1000000`
     Forward(forward::Args),
+    /// smpnet between two network namespaces, through each kind of host port, beside the kernel's own forwarding: UDP floods, and
+    /// TCP by iperf3. Root, or user namespaces. Exits with 1 when a budget is missed. Example: `smpnet-bench host --ways af-packet`
+    Host(host::Args),
     /// Steps through the packet path one instruction at a time and counts what must not be there: allocations, locked
     /// instructions, system calls. Exits with 1 when one is found.
     Steady(steady::Args),
@@ -57,6 +62,7 @@ fn main() -> ExitCode {
         What::Bpf(args) => bpf::run(&args, cli.json),
         What::Filter(args) => filter::run(&args, cli.json),
         What::Forward(args) => forward::run(&args, cli.json),
+        What::Host(args) => host::run(&args, cli.json),
         What::Steady(args) => steady::run(&args, cli.json),
         What::Swap(args) => swap::run(&args, cli.json),
     };
