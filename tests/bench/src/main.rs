@@ -19,6 +19,7 @@ mod stamps;
 mod steady;
 mod step;
 mod swap;
+mod update;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -54,6 +55,9 @@ enum What {
     /// A bpf filter, and a module of somebody else's, swapped a thousand times under full load: packets lost, bursts judged by two generations, how long bursts
     /// take, memory before and after. Exits with 1 when the budget is missed. Example: `smpnet-bench swap --swaps 5000`
     Swap(swap::Args),
+    /// Routes and neighbours that change 100,000 times a second under full load: throughput lost, packets misrouted. Exits with 1
+    /// when a budget is missed.
+    Update(update::Args),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         What::Host(args) => host::run(&args, cli.json),
         What::Steady(args) => steady::run(&args, cli.json),
         What::Swap(args) => swap::run(&args, cli.json),
+        What::Update(args) => update::run(&args, cli.json),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
