@@ -14,6 +14,7 @@ mod machine;
 mod reading;
 mod report;
 mod router;
+mod scale;
 mod spread;
 mod stamps;
 mod steady;
@@ -49,6 +50,9 @@ enum What {
     /// smpnet between two network namespaces, through each kind of host port, beside the kernel's own forwarding: UDP floods, and
     /// TCP by iperf3. Root, or user namespaces. Exits with 1 when a budget is missed. Example: `smpnet-bench host --ways af-packet`
     Host(host::Args),
+    /// What more workers bring: a queue for each, and one queue steered in software. Exits with 1 when a budget is missed.
+    /// Example: `smpnet-bench scale --workers 8`
+    Scale(scale::Args),
     /// Steps through the packet path one instruction at a time and counts what must not be there: allocations, locked
     /// instructions, system calls. Exits with 1 when one is found.
     Steady(steady::Args),
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         What::Filter(args) => filter::run(&args, cli.json),
         What::Forward(args) => forward::run(&args, cli.json),
         What::Host(args) => host::run(&args, cli.json),
+        What::Scale(args) => scale::run(&args, cli.json),
         What::Steady(args) => steady::run(&args, cli.json),
         What::Swap(args) => swap::run(&args, cli.json),
         What::Update(args) => update::run(&args, cli.json),
