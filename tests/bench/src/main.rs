@@ -9,6 +9,7 @@ mod counters;
 mod filter;
 mod forward;
 mod host;
+mod latency;
 mod live;
 mod machine;
 mod reading;
@@ -50,6 +51,9 @@ enum What {
     /// smpnet between two network namespaces, through each kind of host port, beside the kernel's own forwarding: UDP floods, and
     /// TCP by iperf3. Root, or user namespaces. Exits with 1 when a budget is missed. Example: `smpnet-bench host --ways af-packet`
     Host(host::Args),
+    /// What the router adds to a packet's way, at parts of the rate that it can do at most and while it is changed; the first packet
+    /// after a pause; what an idle router costs. Exits with 1 when a budget is missed.
+    Latency(latency::Args),
     /// What more workers bring: a queue for each, and one queue steered in software. Exits with 1 when a budget is missed.
     /// Example: `smpnet-bench scale --workers 8`
     Scale(scale::Args),
@@ -71,6 +75,7 @@ fn main() -> ExitCode {
         What::Filter(args) => filter::run(&args, cli.json),
         What::Forward(args) => forward::run(&args, cli.json),
         What::Host(args) => host::run(&args, cli.json),
+        What::Latency(args) => latency::run(&args, cli.json),
         What::Scale(args) => scale::run(&args, cli.json),
         What::Steady(args) => steady::run(&args, cli.json),
         What::Swap(args) => swap::run(&args, cli.json),
