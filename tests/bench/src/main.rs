@@ -2,6 +2,7 @@
 //!
 //! Timings on shared machines move by a third within minutes: compare ratios of one run, and instruction counts.
 
+mod all;
 mod bpf;
 mod callgrind;
 mod clock;
@@ -40,6 +41,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum What {
+    /// Every benchmark, as JSON lines or a line for each figure, and which budgets are met: a quarter of an hour at most. Exits with
+    /// 2 when one could not be run, with --strict also with 1 when a budget is missed. Example: `smpnet-bench --json all`
+    All(all::Args),
     /// A classic BPF program in bursts of 64: WebAssembly beside native Rust, the interpreter, libpcap's interpreter and
     /// the kernel's JIT. Exits with 1 when a budget is missed.
     Bpf(bpf::Args),
@@ -74,6 +78,7 @@ enum What {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.what {
+        What::All(args) => all::run(&args, cli.json),
         What::Bpf(args) => bpf::run(&args, cli.json),
         What::Filter(args) => filter::run(&args, cli.json),
         What::Forward(args) => forward::run(&args, cli.json),
