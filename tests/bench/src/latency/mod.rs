@@ -146,10 +146,12 @@ impl Bench {
         let case = |which: &str| format!("{part} % of the maximal rate{doing}, {which}");
         let reading = |which: &str, h: &Histogram| {
             let spread: Spread = h.spread(us);
-            let detail = serde_json::json!({ "us": spread, "packets": h.count() });
-            Reading::new("latency", case(which), spread.p50, "us, p50")
-                .detail(detail)
-                .note(format!("p50, p99, p99.9, worst: {spread}"))
+            match h.count() {
+                0 => Reading::missing("latency", case(which), "us, p50", "there were none"),
+                n => Reading::new("latency", case(which), spread.p50, "us, p50")
+                    .detail(serde_json::json!({ "us": spread, "packets": n }))
+                    .note(format!("p50, p99, p99.9, worst: {spread}")),
+            }
         };
         let lost = format!("{disturbed:.2} % of the packets met a worker without its processor, {} times", seen.losses);
         Ok([reading("undisturbed packets", &seen.waited).note(lost), reading("all packets", &all)])

@@ -12,7 +12,7 @@ use std::error::Error;
 
 /// What a swap may delay a burst, in microseconds, on a machine that does not delay bursts longer by itself.
 const BUDGET_US: f64 = 50.0;
-/// Bursts at the beginning of a phase that count for nothing: caches fill.
+/// Bursts at the beginning of a phase that count for nothing, a quarter of them at most: caches fill.
 const WARM_UP: usize = 20_000;
 /// Growth of resident memory that is no leak: a page lost with each of a thousand swaps is twice that.
 const GROWTH_KIB: i64 = 2048;
@@ -52,7 +52,7 @@ impl Line {
         let own = |s: &Sample| f64::from(s.own_ns) / 1e3;
         // A switch to another thread and back takes some microseconds by itself.
         let kept = |s: &&Sample| us(s) - own(s) < 5.0;
-        let warm = || phase.recorded.iter().map(|r| &r.samples[r.samples.len().min(WARM_UP)..]);
+        let warm = || phase.recorded.iter().map(|r| &r.samples[(r.samples.len() / 4).min(WARM_UP)..]);
         let mut all: Vec<f64> = warm().flatten().map(us).collect();
         let burst_us = Spread::of(&mut all);
         let burst_own_us = Spread::of(&mut warm().flatten().filter(kept).map(own).collect::<Vec<_>>());

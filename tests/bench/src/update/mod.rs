@@ -5,6 +5,7 @@ mod witness;
 
 use crate::{
     live::{Done, Live},
+    machine::thread_ns,
     reading::{self, Budget, Reading},
     report::median,
     router::{Flows, GATEWAYS, Load, Ports, Random, gateway, route_to},
@@ -74,7 +75,7 @@ pub fn run(args: &Args, json: bool) -> Result<bool, Box<dyn Error>> {
     // One worker: updates have a processor of their own where there are two.
     let live = Live::start(1, load, ports)?;
     let witness = witness::install(live.runtime.clone(), args.routes)?;
-    let mut bench = Bench { live, witness, random: Random::new(), args };
+    let mut bench = Bench { live, witness, random: Random::new(), args, made: 0, made_ns: 0 };
     bench.live.flow(true)?;
     std::thread::sleep(Duration::from_millis(300));
     let mut readings = Vec::new();
@@ -92,6 +93,9 @@ struct Bench<'a> {
     witness: &'static Witness,
     random: Random,
     args: &'a Args,
+    /// Updates made so far, and nanoseconds of processor time that they took the thread that made them.
+    made: u64,
+    made_ns: u64,
 }
 
 /// Packets a second: of the worker's processor time, and on the clock.
@@ -104,6 +108,7 @@ impl Bench<'_> {
     /// What throughput loses while updates go on.
     fn throughput(&mut self, change: Change) -> Result<[Reading; 2], Box<dyn Error>> {
         let (mut own, mut wall, mut reached, mut base) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        (self.made, self.made_ns) = (0, 0);
         let mut before = self.rate(None)?.0;
         for _ in 0..self.args.runs {
             let (during, updates) = self.rate(Some(change))?;
@@ -116,7 +121,10 @@ impl Bench<'_> {
             before = after;
         }
         let (reached, base) = (median(&mut reached), median(&mut base));
-        let detail = serde_json::json!({ "updates_per_second": reached, "mpps_without": base });
+        let detail = serde_json::json!({
+            "updates_per_second": reached, "mpps_without": base,
+            "us_per_update": self.made_ns as f64 / self.made.max(1) as f64 / 1e3,
+        });
         let case = |clock: &str| format!("{}, throughput lost {clock}", change.name());
         let mut of_own = Reading::new("update", case("of the worker's processor time"), median(&mut own), "%")
             .budget(Budget::AtMost(LOSS))
@@ -184,12 +192,15 @@ impl Bench<'_> {
                 std::hint::spin_loop();
                 continue;
             }
+            let before = thread_ns();
             match change {
                 Change::Routes => (0..LOT).try_for_each(|_| self.change_route())?,
                 Change::Transactions => (0..LOT.div_ceil(TRANSACTION)).try_for_each(|_| self.change_routes())?,
                 Change::Neighbours => (0..LOT).try_for_each(|_| self.change_neighbour())?,
             }
+            self.made_ns += thread_ns() - before;
             made += LOT;
+            self.made += u64::from(LOT);
         }
         Ok(made)
     }
