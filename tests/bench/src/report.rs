@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// One figure. Fields that are unknown are null.
+/// What one packet costs. Fields that are unknown are null.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Figure {
     /// Name of the benchmark.
@@ -13,19 +13,31 @@ pub struct Figure {
     pub ns_per_packet: Option<f64>,
     /// The same in cycles of the time-stamp counter.
     pub cycles_per_packet: Option<f64>,
+    /// The same in cycles of the core, which may be faster or slower than that counter.
+    pub core_cycles_per_packet: Option<f64>,
     /// Instructions per packet as callgrind counts them.
     pub instructions_per_packet: Option<f64>,
-    /// What the project allows, in cycles.
+    /// Misses of the first-level data cache per packet, as callgrind simulates it.
+    pub d1_misses_per_packet: Option<f64>,
+    /// Misses of the last-level cache per packet, as callgrind simulates it.
+    pub ll_misses_per_packet: Option<f64>,
+    /// Cache misses per packet as the processor counts them.
+    pub hardware_cache_misses_per_packet: Option<f64>,
+    /// What the project allows, in cycles of the time-stamp counter.
     pub budget_cycles: Option<f64>,
+    /// What the case costs over the one that it is measured in turn with, in cycles of the time-stamp counter.
+    pub added_cycles: Option<f64>,
+    /// What the project allows of that.
+    pub budget_added_cycles: Option<f64>,
     /// What it is compared with, measured in the same run.
     pub peer: Option<String>,
     /// That one's nanoseconds per packet.
     pub peer_ns_per_packet: Option<f64>,
     /// What the project allows, as a multiple of the peer.
     pub budget_ratio: Option<f64>,
-    /// Whether it stayed within that; null when one of the two was not measured.
+    /// Whether it stayed within its budget; null without one, or when it was not measured.
     pub met: Option<bool>,
-    /// Why a figure is null.
+    /// Why a figure is null, and what else is to be known.
     pub note: Option<String>,
 }
 
@@ -40,36 +52,54 @@ pub fn print(figures: &[Figure], json: bool) {
         }
         return;
     }
-    let number = |v: Option<f64>| v.map_or_else(|| "-".into(), |v| format!("{v:.1}"));
-    println!("{:<44} {:>8} {:>8} {:>8} {:>8}  peer", "case", "ns/pkt", "cycles", "instr", "budget");
+    let number = |v: Option<f64>, digits| v.map_or_else(|| "-".into(), |v| format!("{v:.digits$}"));
+    println!(
+        "{:<58} {:>7} {:>7} {:>7} {:>7} {:>6} {:>6} {:>7}  budget, peer",
+        "case", "ns/pkt", "cycles", "core", "instr", "D1", "LL", "added"
+    );
     for f in figures {
-        let peer = peer_text(f);
         println!(
-            "{:<44} {:>8} {:>8} {:>8} {:>8}  {peer}",
+            "{:<58} {:>7} {:>7} {:>7} {:>7} {:>6} {:>6} {:>7}  {}",
             format!("{}/{}", f.bench, f.case),
-            number(f.ns_per_packet),
-            number(f.cycles_per_packet),
-            number(f.instructions_per_packet),
-            number(f.budget_cycles),
+            number(f.ns_per_packet, 1),
+            number(f.cycles_per_packet, 1),
+            number(f.core_cycles_per_packet, 1),
+            number(f.instructions_per_packet, 1),
+            number(f.d1_misses_per_packet, 2),
+            number(f.ll_misses_per_packet, 3),
+            number(f.added_cycles, 1),
+            words(f),
         );
     }
 }
 
-fn peer_text(f: &Figure) -> String {
-    let mut text = match (&f.peer, f.peer_ns_per_packet, f.ns_per_packet) {
-        (Some(name), Some(peer), Some(ns)) => format!("{name} {peer:.1} ns, {:.2} times", ns / peer),
-        (Some(name), Some(peer), None) => format!("{name} {peer:.1} ns"),
-        (Some(name), None, _) => format!("{name} not measured"),
-        (None, ..) => "-".into(),
-    };
+/// Whether a budget is met, in a word.
+pub fn word(met: bool) -> &'static str {
+    if met { "met" } else { "MISSED" }
+}
+
+fn words(f: &Figure) -> String {
+    let mut parts = Vec::new();
+    let verdict = f.met.map_or(String::new(), |met| format!(": {}", word(met)));
+    if let Some(most) = f.budget_cycles {
+        parts.push(format!("at most {most} cycles{verdict}"));
+    }
+    if let Some(most) = f.budget_added_cycles {
+        parts.push(format!("at most {most:.1} cycles added{verdict}"));
+    }
+    match (&f.peer, f.peer_ns_per_packet, f.ns_per_packet) {
+        (Some(name), Some(peer), Some(ns)) => parts.push(format!("{name} {peer:.1} ns, {:.2} times", ns / peer)),
+        (Some(name), Some(peer), None) => parts.push(format!("{name} {peer:.1} ns")),
+        (Some(name), None, _) => parts.push(format!("{name} not measured")),
+        (None, ..) => {}
+    }
     if let Some(most) = f.budget_ratio {
-        let verdict = f.met.map_or("", |met| if met { ": met" } else { ": MISSED" });
-        text.push_str(&format!(" (at most {most}{verdict})"));
+        parts.push(format!("at most {most} times{verdict}"));
     }
     if let Some(note) = &f.note {
-        text.push_str(&format!(" [{note}]"));
+        parts.push(format!("[{note}]"));
     }
-    text
+    if parts.is_empty() { "-".into() } else { parts.join(", ") }
 }
 
 /// The middle of some measurements.

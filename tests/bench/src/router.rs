@@ -5,34 +5,61 @@ use smpnet::{
     host,
     loader::PluginRegistry,
 };
-use smpnet_abi::{DriverTable, MacAddr, PortInfo};
+use smpnet_abi::{BURST_MAX, DriverTable, MacAddr, PortInfo};
 use smpnet_runtime::{ManualWorker, PoolConfig, Runtime, RuntimeConfig};
 use smpnet_stack::{AddrOptions, ArpSpec, Ipv4Net, RouteSpec, Stack};
 use smpnet_wasm::{Action, FilterManager, FilterSpec, Layer, Source, StackAttach};
 use std::{error::Error, net::Ipv4Addr, sync::Arc};
 
 /// Gateways that the routes are spread over.
-const GATEWAYS: u32 = 16;
+pub const GATEWAYS: u32 = 16;
 /// First address of the routed networks.
 const NETS: u32 = 0x0a00_0000;
 /// MTU, and the largest frame: MTU and an Ethernet header.
 const MTU: u32 = 1500;
 
+/// Flows of a load to random destinations: a packet's flow comes again after so many others.
+const RANDOM_FLOWS: u32 = 1 << 22;
+/// Most destinations; flows beyond them differ by their source port.
+const DESTINATIONS: u32 = 1 << 20;
+/// Bytes of a frame check sequence, which ports do not see.
+const FCS: u32 = 4;
+
 /// What is forwarded.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
-    /// Bytes of a frame without FCS.
+    /// Bytes of a frame, FCS included.
     pub size: u32,
     /// Flows, in random order.
-    pub flows: u32,
+    pub flows: Flows,
     /// Routes (/24) that the destinations are spread over.
     pub routes: u32,
-    /// Where a filter is asked about all packets on the way in; it drops none of them.
-    pub filter: Option<Layer>,
 }
 
-/// The filter of a [`Load`]: none of the packets, which are UDP, matches it.
-pub const FILTER: &str = "ip and tcp port 80";
+/// How many flows there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flows {
+    /// So many, each of which has its place in the flow cache.
+    Known(u32),
+    /// So many that the flow cache, at its usual size, has forgotten each when it comes again: every packet has to find its
+    /// route.
+    Random,
+}
+
+impl Flows {
+    /// Their number.
+    pub fn count(self) -> u32 {
+        match self {
+            Flows::Known(n) => n,
+            Flows::Random => RANDOM_FLOWS,
+        }
+    }
+}
+
+/// A filter that none of a load's packets, which are UDP, matches.
+const FILTER: &str = "ip and tcp port 80";
+/// Its name.
+const FILTER_NAME: &str = "bench";
 
 /// A port of the router, as its driver gave it.
 #[derive(Clone, Copy)]
@@ -53,8 +80,9 @@ pub struct Router {
     pub source: NullPort,
     /// Where they go.
     pub sink: NullPort,
-    /// Holds the filter of the load.
-    _filters: Option<FilterManager>,
+    runtime: Arc<Runtime>,
+    /// Made when it is first needed: the engines take a while.
+    filters: Option<FilterManager>,
 }
 
 impl Router {
@@ -64,22 +92,49 @@ impl Router {
         let (runtime, mut workers) = Runtime::start_manual(RuntimeConfig { pool, ..RuntimeConfig::default() })?;
         let worker = workers.pop().ok_or("a runtime without workers")?;
         let stack = Stack::new_manual(runtime.clone())?;
-        let (source, sink) = furnish(&runtime, &stack, load, |null| null)?;
-        let filters = match load.filter {
-            None => None,
-            Some(layer) => {
-                let manager = FilterManager::new(Arc::new(StackAttach::new(runtime, stack.clone())))?;
-                let spec = FilterSpec::new("bench", Source::Expr(FILTER.into()), Action::Drop);
-                manager.load(FilterSpec { layer, ..spec })?;
-                Some(manager)
-            }
+        let (source, sink) = furnish(&runtime, &stack, load, Ports::default())?;
+        Ok(Router { worker, stack, source, sink, runtime, filters: None })
+    }
+
+    /// Lets a filter be asked at a layer about all packets on the way in, or none any more. It drops none of a load's packets.
+    pub fn set_filter(&mut self, layer: Option<Layer>) -> Result<(), Box<dyn Error>> {
+        let manager = match self.filters.take() {
+            Some(manager) => manager,
+            None => FilterManager::new(Arc::new(StackAttach::new(self.runtime.clone(), self.stack.clone())))?,
         };
-        Ok(Router { worker, stack, source, sink, _filters: filters })
+        match layer {
+            Some(layer) => {
+                let spec = FilterSpec::new(FILTER_NAME, Source::Expr(FILTER.into()), Action::Drop);
+                manager.load(FilterSpec { layer, ..spec })?;
+            }
+            None => manager.detach(FILTER_NAME)?,
+        }
+        self.filters = Some(manager);
+        Ok(())
     }
 
     /// Lets the worker do `n` rounds, each of which forwards one burst.
     pub fn rounds(&mut self, n: u64) {
         self.worker.rounds(n as usize);
+    }
+
+    /// Lets packets go from the source straight into the sink, as if there were no router; returns how many went.
+    pub fn pass_by(&mut self, rounds: u64) -> u64 {
+        let (source, sink) = (self.source, self.sink);
+        self.worker.with(|cx| {
+            let worker = cx.cpu.index() as u32;
+            let mut cells = [0; BURST_MAX as usize];
+            let mut packets = 0u64;
+            for _ in 0..rounds {
+                // SAFETY: this is the one worker, and the router's own poller does not run meanwhile; the cells that the
+                // source gives are handed to the sink as they are.
+                unsafe {
+                    let n = (source.table.rx_burst)(source.info.port, 0, worker, cells.as_mut_ptr(), BURST_MAX);
+                    packets += u64::from((sink.table.tx_burst)(sink.info.port, 0, worker, cells.as_ptr(), n));
+                }
+            }
+            packets
+        })
     }
 
     /// Packets that have left.
@@ -91,32 +146,45 @@ impl Router {
     }
 }
 
-/// Gives a router its ports, with a queue for each worker, and everything that `load` needs. The stack sees the null driver as
-/// `seen` shows it.
+/// How the ports of a router are made.
+#[derive(Clone, Copy)]
+pub struct Ports {
+    /// What the stack sees of the null driver.
+    pub seen: fn(&'static DriverTable) -> &'static DriverTable,
+    /// The source has one queue, and not one for each worker.
+    pub one_queue: bool,
+}
+
+impl Default for Ports {
+    fn default() -> Ports {
+        Ports { seen: |null| null, one_queue: false }
+    }
+}
+
+/// Gives a router its ports and everything that `load` needs.
 pub fn furnish(
     runtime: &Arc<Runtime>,
     stack: &Arc<Stack>,
     load: Load,
-    seen: impl Fn(&'static DriverTable) -> &'static DriverTable,
+    ports: Ports,
 ) -> Result<(NullPort, NullPort), Box<dyn Error>> {
     let services = host::install(runtime.clone(), stack.clone());
     let registry = PluginRegistry::new(services);
     registry.load(&plugin_file()?)?;
     let null = registry.driver("null").ok_or("the null plugin has no driver of that name")?;
-    let open = |name, options: &serde_json::Value| -> Result<NullPort, Box<dyn Error>> {
+    let n = runtime.workers() as u16;
+    let open = |name, options: &serde_json::Value, rx_queues| -> Result<NullPort, Box<dyn Error>> {
         let index = stack.if_reserve(name)?;
-        let n = runtime.workers() as u16;
-        let wish =
-            Wish { name, ifindex: index.get(), options, rx_queues: n, tx_queues: n, workers: n.into(), mtu: MTU };
+        let wish = Wish { name, ifindex: index.get(), options, rx_queues, tx_queues: n, workers: n.into(), mtu: MTU };
         let Device::Port(table, info) = Device::open(services, null, &wish)? else {
             return Err(format!("{name} is no port").into());
         };
-        let table = seen(table);
+        let table = (ports.seen)(table);
         stack.attach_port(index, table, info)?;
         Ok(NullPort { table, info })
     };
-    let source = open("in0", &source_options(load))?;
-    let sink = open("out0", &serde_json::json!({ "sink_only": true }))?;
+    let source = open("in0", &source_options(load), if ports.one_queue { 1 } else { n })?;
+    let sink = open("out0", &serde_json::json!({ "sink_only": true }), n)?;
     configure(stack, load)?;
     Ok((source, sink))
 }
@@ -133,10 +201,12 @@ fn plugin_file() -> Result<std::path::PathBuf, Box<dyn Error>> {
 
 fn source_options(load: Load) -> serde_json::Value {
     // Each flow has a destination of its own, up to a million of them.
-    let mut random = Random(0x5eed);
-    let count = load.flows.min(1 << 20);
-    let dst: Vec<String> = (0..count).map(|_| destination(load.routes, &mut random).to_string()).collect();
-    serde_json::json!({ "size": load.size, "flows": load.flows, "pattern": "random", "src": "198.18.0.0/16", "dst": dst })
+    let mut random = Random::new();
+    let flows = load.flows.count();
+    let dst: Vec<String> =
+        (0..flows.min(DESTINATIONS)).map(|_| destination(load.routes, &mut random).to_string()).collect();
+    let size = load.size - FCS;
+    serde_json::json!({ "size": size, "flows": flows, "pattern": "random", "src": "198.18.0.0/16", "dst": dst })
 }
 
 fn destination(routes: u32, random: &mut Random) -> Ipv4Addr {
@@ -153,19 +223,45 @@ fn configure(stack: &Stack, load: Load) -> Result<(), Box<dyn Error>> {
     stack.set_up(inside, true)?;
     stack.set_up(outside, true)?;
     for g in 0..GATEWAYS {
-        let mac = Some(MacAddr { bytes: [0x02, 0, 0, 0, 1, g as u8] });
+        let mac = Some(mac_of(0, g));
         stack.arp_set(outside, &ArpSpec { address: gateway(g), mac, publish: false })?;
     }
-    let routes: Vec<RouteSpec> = (0..load.routes)
-        .map(|i| Ok(RouteSpec::via(net((NETS + (i << 8)).to_be_bytes(), 24)?, gateway(i % GATEWAYS))))
-        .collect::<Result<_, Box<dyn Error>>>()?;
+    let routes = (0..load.routes).map(|i| route_to(i, i % GATEWAYS)).collect::<Result<Vec<_>, _>>()?;
     stack.route_add_bulk(&routes).map_err(|(i, e)| format!("route {i}: {e}"))?;
-    // Every flow has its place in the cache.
-    stack.runtime().sysctl().set("net.inet.ip.maxflows", &(load.flows.max(8192) * 2).to_string())?;
+    if let Flows::Known(n) = load.flows {
+        stack.runtime().sysctl().set("net.inet.ip.maxflows", &(n.max(8192) * 2).to_string())?;
+    }
     Ok(())
 }
 
-fn gateway(i: u32) -> Ipv4Addr {
+/// The route to the routed network of that number, through a gateway.
+pub fn route_to(number: u32, through: u32) -> Result<RouteSpec, Box<dyn Error>> {
+    Ok(RouteSpec::via(net((NETS + (number << 8)).to_be_bytes(), 24)?, gateway(through)))
+}
+
+/// The number of the routed network that an address is in.
+pub fn net_of(address: u32) -> u32 {
+    address.wrapping_sub(NETS) >> 8
+}
+
+/// An Ethernet address of a gateway; each number makes another one.
+pub fn mac_of(number: u16, gateway: u32) -> MacAddr {
+    let [high, low] = number.to_be_bytes();
+    MacAddr { bytes: [0x02, 0, high, low, 1, gateway as u8] }
+}
+
+/// Number and gateway of an address that [`mac_of`] made.
+pub fn mac_parts(mac: [u8; 6]) -> Option<(u16, u32)> {
+    match mac {
+        [0x02, 0, high, low, 1, gateway] if u32::from(gateway) < GATEWAYS => {
+            Some((u16::from_be_bytes([high, low]), gateway.into()))
+        }
+        _ => None,
+    }
+}
+
+/// The address of a gateway.
+pub fn gateway(i: u32) -> Ipv4Addr {
     Ipv4Addr::from(0xc000_0202 + i)
 }
 
@@ -173,11 +269,17 @@ fn net(addr: [u8; 4], len: u8) -> Result<Ipv4Net, Box<dyn Error>> {
     Ok(Ipv4Net::new(addr.into(), len).ok_or("a prefix is longer than 32")?)
 }
 
-/// xorshift64: the same destinations in every run.
-struct Random(u64);
+/// xorshift64: the same numbers in every run.
+pub struct Random(u64);
 
 impl Random {
-    fn below(&mut self, n: u32) -> u32 {
+    /// From the beginning.
+    pub fn new() -> Random {
+        Random(0x5eed)
+    }
+
+    /// A number below `n`.
+    pub fn below(&mut self, n: u32) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

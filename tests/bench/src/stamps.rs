@@ -3,7 +3,7 @@
 //! From one `rx_burst` to the next a worker does all that it does in a round: forwarding the burst, filters, its other
 //! chores. That is what a burst takes, and what a packet at its end waits for.
 
-use crate::clock::tsc;
+use crate::{clock::tsc, machine::thread_ns};
 use smpnet_abi::{BURST_MAX, Cell, DriverTable};
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
@@ -143,12 +143,4 @@ impl Desk {
         }
         (self.packets, self.sent) = (0, 0);
     }
-}
-
-/// Processor time of the calling thread.
-fn thread_ns() -> u64 {
-    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `t` outlives the call, which does not fail for this clock.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut t) };
-    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
 }

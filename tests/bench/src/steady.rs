@@ -3,7 +3,7 @@
 
 use crate::{
     forward,
-    router::{Load, Router},
+    router::{Flows, Load, Router},
     step,
 };
 use smpnet_abi::BURST_MAX;
@@ -56,8 +56,8 @@ pub fn run(args: &Args, json: bool) -> Result<bool, Box<dyn Error>> {
     let clean = allocations == 0 && seen.syscalls == 0 && seen.locked <= bursts;
     if json {
         let line = serde_json::json!({
-            "bench": "steady", "packets": packets, "instructions_per_packet": seen.instructions as f64 / packets as f64,
-            "allocations": allocations, "syscalls": seen.syscalls, "locked": seen.locked, "bursts": bursts, "clean": clean,
+            "bench": "steady", "case": "allocations, locks, system calls", "packets": packets, "instructions_per_packet": seen.instructions as f64 / packets as f64,
+            "allocations": allocations, "syscalls": seen.syscalls, "locked": seen.locked, "bursts": bursts, "met": clean,
         });
         println!("{line}");
     } else {
@@ -129,7 +129,10 @@ impl Drop for Watched {
 
 /// Forwards until the input ends, after telling its thread and the addresses to watch.
 fn child(args: &Args) -> Result<bool, Box<dyn Error>> {
-    let mut router = Router::new(Load { size: 60, flows: args.flows, routes: 1000, filter: args.filter })?;
+    let mut router = Router::new(Load { size: 64, flows: Flows::Known(args.flows), routes: 1000 })?;
+    if args.filter.is_some() {
+        router.set_filter(args.filter)?;
+    }
     router.rounds(2 * u64::from(args.flows.div_ceil(BURST_MAX)) + 100);
     // SAFETY: no arguments, and it cannot fail.
     let tid = unsafe { libc::gettid() };

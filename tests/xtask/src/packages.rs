@@ -60,6 +60,12 @@ const PACKAGES: &[Package] = &[
         why: "it reads captures, and captures through extcap",
         shows: Shows::Program("tshark"),
     },
+    Package { debian: "iperf3", why: "smpnet-bench host measures TCP with it", shows: Shows::Program("iperf3") },
+    Package {
+        debian: "dpdk",
+        why: "smpnet-bench peer measures dpdk-testpmd beside smpnet",
+        shows: Shows::Program("dpdk-testpmd"),
+    },
 ];
 
 fn has_program(name: &str) -> bool {
