@@ -43,8 +43,6 @@ pub mod channel;
 mod client;
 mod connection;
 pub mod copy;
-pub mod desc;
-pub mod error;
 pub mod handover;
 pub mod memory;
 pub mod options;
@@ -52,13 +50,12 @@ mod port;
 pub mod ring;
 mod rx;
 mod server;
-pub mod session;
 pub mod stats;
 mod sys;
 mod tx;
-pub mod wire;
 
 pub use port::Memif;
+pub use smpnet_memif_protocol::{desc, error, session, wire};
 
 smpnet_plugin::plugin! {
     name: "memif",

@@ -3,8 +3,8 @@
 use crate::{
     channel::SocketName,
     error::MemifError,
-    ring::{LOG2_SIZE_MAX, Ring},
-    wire::SECRET_MAX,
+    ring::Ring,
+    wire::{LOG2_SIZE_MAX, SECRET_MAX},
 };
 use serde::{Deserialize, Serialize};
 use smpnet_plugin::{MacAddr, PortRequest, serde_json};

@@ -13,7 +13,7 @@ use crate::{
     desc::{DESC_LEN, Desc},
     error::MemifError,
     memory::Memory,
-    wire::AddRing,
+    wire::{AddRing, LOG2_SIZE_MAX},
 };
 use std::sync::{
     Arc,
@@ -22,8 +22,6 @@ use std::sync::{
 
 /// Found at the start of every ring.
 pub const COOKIE: u32 = 0x03E3_1F20;
-/// Largest ring, as a power of two.
-pub const LOG2_SIZE_MAX: u8 = 14;
 /// Bytes before the descriptors.
 const HEADER: u64 = 128;
 /// Flag: the receiver polls, and wants no interrupts.

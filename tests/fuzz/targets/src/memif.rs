@@ -1,6 +1,6 @@
 //! What a peer of a memif port may say and write.
 
-use smpnet_memif::{
+use smpnet_memif_protocol::{
     desc::{self, Desc},
     session::{Session, Step},
     wire::{MESSAGE_LEN, Message},

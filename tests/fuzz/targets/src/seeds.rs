@@ -229,7 +229,7 @@ pub fn captures() -> Vec<Vec<u8>> {
 
 /// For `memif`: whole dialogues, each with a ring of packets behind it.
 pub fn dialogues() -> Vec<Vec<u8>> {
-    use smpnet_memif::{
+    use smpnet_memif_protocol::{
         desc::{Desc, NEXT},
         wire::{AddRing, Init, Message, RING_C2S, VERSION, secret_field},
     };

@@ -32,6 +32,8 @@ pub const MODE_ETHERNET: u8 = 0;
 
 /// Bit of [`AddRing::flags`]: the ring carries packets from the client to the server.
 pub const RING_C2S: u16 = 1;
+/// Largest ring, as a power of two.
+pub const LOG2_SIZE_MAX: u8 = 14;
 
 const ACK: u16 = 1;
 const HELLO: u16 = 2;

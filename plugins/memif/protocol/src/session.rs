@@ -4,8 +4,7 @@
 
 use crate::{
     error::MemifError,
-    ring::LOG2_SIZE_MAX,
-    wire::{AddRing, Hello, Init, Message, RING_C2S, VERSION},
+    wire::{AddRing, Hello, Init, LOG2_SIZE_MAX, Message, RING_C2S, VERSION},
 };
 
 /// Highest number of a region.
