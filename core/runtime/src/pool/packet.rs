@@ -106,6 +106,14 @@ impl<'p> Packet<'p> {
         unsafe { self.bytes_mut(off, n) }
     }
 
+    /// The first byte of data; of a packet without data the byte where it would be.
+    #[inline(always)]
+    pub fn first_byte(&self) -> u8 {
+        let off = usize::from(self.hdr().data_off).min(self.pool.cell_size() - 1);
+        // SAFETY: below the cell's size.
+        unsafe { *self.base.add(off) }
+    }
+
     /// `n` bytes at `off` from the start of the cell (so `l3_off` and the like can be used as they are), if they are
     /// within the data of the first cell.
     #[inline(always)]

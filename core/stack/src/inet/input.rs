@@ -6,7 +6,7 @@ use crate::net::counters::{Account, FlowStat, IpStat};
 use crate::net::hooks::Asked;
 use crate::net::ifnet::Ifnet;
 use crate::net::path::Path;
-use crate::wire::checksum::update;
+use crate::wire::checksum::less_one_ttl;
 use crate::wire::ethernet::HEADER_LEN;
 use crate::wire::ipv4::proto;
 use crate::wire::{be16, put16};
@@ -198,10 +198,8 @@ impl<'a> Path<'a> {
 #[inline(always)]
 pub(crate) fn decrement_ttl(h: &mut [u8]) {
     let Some(h) = h.first_chunk_mut::<20>() else { return };
-    let old = be16(h, 8);
-    let new = old.wrapping_sub(0x100);
-    let sum = update(be16(h, 10), old, new);
-    put16(h, 8, new);
+    let sum = less_one_ttl(be16(h, 10));
+    h[8] = h[8].wrapping_sub(1);
     put16(h, 10, sum);
 }
 

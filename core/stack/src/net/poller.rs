@@ -75,9 +75,6 @@ impl Poller for RxPoller {
             path.account(Account::Received, u64::from(n));
             let mut burst = Burst::new();
             burst.extend_from_slice(&cells[..n as usize]);
-            for c in burst.iter() {
-                path.packet(c).hdr_mut().rcvif = index.get();
-            }
             path.tap(ifp, Dir::In, burst.as_slice());
             if rps != 0 {
                 path.spread(&mut burst);

@@ -77,7 +77,10 @@ impl<'a> Path<'a> {
         for c in cells {
             let p = self.packet(*c);
             bytes += u64::from(p.len());
-            groups += u64::from(ifp.medium == Medium::Ether && p.data().first().is_some_and(|b| is_group(&[*b])));
+            groups += u64::from(is_group(&[p.first_byte()]));
+        }
+        if ifp.medium != Medium::Ether {
+            groups = 0;
         }
         let mut sent = 0;
         // A full ring is reaped once and offered the rest again; what is refused then is dropped, because waiting would
@@ -135,7 +138,7 @@ impl<'a> Path<'a> {
         self.w.stages.age_sent();
     }
 
-    /// What one call of a driver's `rx_burst` gave. False when the port broke the rules and is quarantined; packets that
+    /// What one call of a driver's `rx_burst` gave; packets are told where they came from. False when the port broke the rules and is quarantined; packets that
     /// are sound then still go back to the pool.
     pub(crate) fn check_received(
         &mut self,
@@ -159,6 +162,7 @@ impl<'a> Path<'a> {
                 self.received_some(ifp, cells, i);
                 return false;
             }
+            self.packet(*c).hdr_mut().rcvif = ifp.index.get();
         }
         true
     }

@@ -83,11 +83,30 @@ pub fn update(sum: u16, old: u16, new: u16) -> u16 {
 /// Whether the 20 bytes of an IPv4 header without options sum to all ones.
 #[inline(always)]
 pub fn header20_ok(h: &[u8; 20]) -> bool {
-    let w = |o: usize| u64::from(u32::from_ne_bytes([h[o], h[o + 1], h[o + 2], h[o + 3]]));
-    // The sum is the same in either byte order, up to a swap, and all ones is its own swap (RFC 1071, section 2 B).
-    let s = w(0) + w(4) + w(8) + w(12) + w(16);
-    // Folding is taking the remainder by 0xffff; a header that is right sums to a multiple of it that is not 0.
-    s != 0 && s % 0xffff == 0
+    // The sum is the same in either byte order, up to a swap, and all ones is its own swap (RFC 1071, section 2 B); it may be
+    // taken in words of any width (section 2 C).
+    let long = |o: usize| {
+        let (b, _) = h[o..].split_first_chunk().unwrap_or((&[0; 8], &[]));
+        u64::from_ne_bytes(*b)
+    };
+    let (s, carry) = long(0).overflowing_add(long(8));
+    let (s, again) = s.overflowing_add(u64::from(u32::from_ne_bytes([h[16], h[17], h[18], h[19]])));
+    let (s, carried) = s.overflowing_add(u64::from(carry) + u64::from(again));
+    let s = s.wrapping_add(u64::from(carried));
+    // Both halves of the sum with itself swapped are its fold.
+    let (s, carry) = (s as u32).overflowing_add((s >> 32) as u32);
+    let s = s.wrapping_add(u32::from(carry));
+    let (s, carry) = (s as u16).overflowing_add((s >> 16) as u16);
+    s.wrapping_add(u16::from(carry)) == u16::MAX
+}
+
+/// The checksum of an IPv4 header after its time to live went down by one: [`update`] for the only change that a router
+/// makes, of which the old and the new value need not be known.
+#[inline(always)]
+pub fn less_one_ttl(sum: u16) -> u16 {
+    // The complement of the old word and the new one add up to 0xffff less 0x100.
+    let s = u32::from(!sum) + 0xfeff;
+    !((s >> 16) + (s & 0xffff)) as u16
 }
 
 #[cfg(test)]
@@ -128,12 +147,37 @@ mod tests {
             let old = u16::from_be_bytes([h[8], h[9]]);
             h[8] = ttl;
             let new = u16::from_be_bytes([h[8], h[9]]);
-            let c = update(u16::from_be_bytes([h[10], h[11]]), old, new);
+            let sum = u16::from_be_bytes([h[10], h[11]]);
+            let c = update(sum, old, new);
+            if new == old.wrapping_sub(0x100) {
+                assert_eq!(less_one_ttl(sum), c);
+            }
             h[10..12].copy_from_slice(&c.to_be_bytes());
             assert!(header20_ok(&h), "ttl {ttl}");
             assert_eq!(checksum(&h), 0);
         }
         h[3] ^= 1;
         assert!(!header20_ok(&h));
+        assert!(!header20_ok(&[0; 20]), "nothing sums to all ones");
+        assert!((0..=u16::MAX).all(|sum| less_one_ttl(sum) == update(sum, 0x4006, 0x3f06)));
+    }
+
+    #[test]
+    fn a_header_is_right_when_its_sum_is_all_ones() {
+        let mut random = 1u64;
+        for round in 0..20_000 {
+            let mut h = [0u8; 20];
+            for b in &mut h {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                // All ones in a row make carries.
+                *b = if random >> 60 < 6 { 0xff } else { (random >> 33) as u8 };
+            }
+            if round % 2 == 0 {
+                h[10..12].fill(0);
+                let sum = checksum(&h);
+                h[10..12].copy_from_slice(&sum.to_be_bytes());
+            }
+            assert_eq!(header20_ok(&h), Sum::new().add(&h).fold() == 0xffff, "{h:02x?}");
+        }
     }
 }
