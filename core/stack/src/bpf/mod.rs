@@ -26,7 +26,7 @@ mod tap;
 
 pub use frame::Link;
 pub use listener::{
-    BpfFilter, CpuStatus, Injected, Listener, ListenerOwner, ListenerSpec, ListenerStatus, Seen, WriteFilter,
+    BpfFilter, CpuStatus, Ended, Injected, Listener, ListenerOwner, ListenerSpec, ListenerStatus, Seen, WriteFilter,
 };
 pub use reader::{CaptureReader, IfTally};
 pub use record::{Captured, What};
@@ -111,13 +111,13 @@ impl Bpf {
     pub(crate) fn interface_gone(&self, index: IfIndex) {
         for l in self.listeners.load_control().iter() {
             if l.settings.load_control().interface == Some(index) {
-                l.end("the interface went away");
+                l.end(Ended::InterfaceGone);
             }
         }
     }
 
     /// Ends every listener: the router stops.
     pub(crate) fn stop(&self) {
-        self.listeners.load_control().iter().for_each(|l| l.end("smpnet stopped"));
+        self.listeners.load_control().iter().for_each(|l| l.end(Ended::Stopped));
     }
 }
