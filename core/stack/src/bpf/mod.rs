@@ -14,6 +14,10 @@
 //! driver or plugin; and where packets are dropped. They run on the worker that carries the burst, never in a driver's
 //! interrupt path, which closes what NetBSD's TODO.smpnet says of bpf_mtap. A slow reader costs copies, never packets.
 //!
+//! The packets of a burst share one time stamp: the clock is read once at the worker's visit, and a reading for each packet
+//! would tell when the worker came to it, not when it arrived. (The kernel's stamps, which TPACKET_V3 has in the ring beside
+//! each packet, would be a cheaper exact way for ports of af_packet; nothing reads them.)
+//!
 //! A burst is judged by one filter of each listener: replacing the filter of a running listener leaves no gap.
 
 mod control;

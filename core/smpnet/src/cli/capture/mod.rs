@@ -35,7 +35,7 @@ pub enum CaptureCommand {
 Without -w a line is printed for each packet. A capture that cannot keep up loses copies, which it counts, and never
 packets. Ctrl-C ends it and writes the statistics; when the interface is removed (exit code 1) or the daemon stops (exit
 code 3), the capture ends and says so. Packets of interfaces without Ethernet are shown on `any` with an Ethernet header
-of zeros.
+of zeros. The packets of one burst, up to 64, share one time stamp: that of the worker's visit to the tap.
 
 Examples:
   smpnet bpf capture -i lan0 -w lan0.pcapng 'tcp port 80'
