@@ -1,11 +1,11 @@
 //! A client of the control API: HTTP/1.1 over the daemon's Unix socket.
 
-use crate::daemon::LISTENER_HEADER;
+use crate::daemon::{ENDED_TRAILER, LISTENER_HEADER};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Body;
 use hyper::{Method, Request, body::Bytes};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use smpnet_stack::Ended;
 use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -35,6 +35,17 @@ pub enum ClientError {
     /// The connection broke, or what came back is not what this version understands.
     #[error("the daemon's answer cannot be used: {0}")]
     Answer(String),
+}
+
+/// How a capture came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CaptureEnd {
+    /// As this client wanted: by its count, its signal, or because it takes no more.
+    Wanted,
+    /// The daemon ended it.
+    Ended(Ended),
+    /// The connection broke off, and why: the daemon was killed. What it had not sent yet, and its statistics, are lost.
+    Broken(String),
 }
 
 /// A daemon, by its socket. Every request has a connection of its own.
@@ -108,32 +119,41 @@ impl Client {
 
     /// Captures packets: `piece` gets the pcapng as it comes, until it ends or `piece` returns false. On SIGINT and SIGTERM
     /// the daemon is asked to end the stream, so that it ends with its statistics; a second signal ends it at once.
-    pub fn capture(&self, request: &Value, mut piece: impl FnMut(&[u8]) -> bool) -> Result<(), ClientError> {
+    ///
+    /// # Errors
+    /// When the capture does not begin. Once it has begun, the answer says how it ended.
+    pub fn capture(&self, request: &Value, mut piece: impl FnMut(&[u8]) -> bool) -> Result<CaptureEnd, ClientError> {
         block_on(async {
             let failed = |e: std::io::Error| ClientError::Answer(e.to_string());
             let (mut term, mut int) =
                 (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::interrupt()).map_err(failed)?);
             let mut response = self.open(Method::POST, "/v1/bpf/capture", Some(request)).await?;
             let id = response.headers().get(LISTENER_HEADER).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
-            let mut asked = false;
+            let (mut asked, mut ended) = (false, CaptureEnd::Wanted);
             loop {
                 let frame = tokio::select! {
-                    frame = response.body_mut().frame() => frame,
+                    frame = response.body_mut().frame() => Some(frame),
                     _ = term.recv() => None,
                     _ = int.recv() => None,
                 };
-                let Some(frame) = frame else {
-                    if asked || response.body().is_end_stream() {
-                        return Ok(());
+                let frame = match frame {
+                    Some(Some(Ok(frame))) => frame,
+                    Some(Some(Err(e))) => return Ok(CaptureEnd::Broken(e.to_string())),
+                    Some(None) => return Ok(if asked { CaptureEnd::Wanted } else { ended }),
+                    None if asked => return Ok(CaptureEnd::Wanted),
+                    None => {
+                        asked = true;
+                        // It may have ended by itself; then the stream ends as well.
+                        let _ = self.open(Method::DELETE, &format!("/v1/bpf/listeners/{id}"), None).await;
+                        continue;
                     }
-                    asked = true;
-                    // It may have ended by itself; then the stream ends as well.
-                    let _ = self.open(Method::DELETE, &format!("/v1/bpf/listeners/{id}"), None).await;
-                    continue;
                 };
-                let frame = frame.map_err(|e| ClientError::Answer(e.to_string()))?;
+                let why = frame.trailers_ref().and_then(|t| t.get(ENDED_TRAILER)?.to_str().ok());
+                if let Some(why) = why.and_then(|why| Ended::ALL.into_iter().find(|e| e.name() == why)) {
+                    ended = CaptureEnd::Ended(why);
+                }
                 if !frame.data_ref().is_none_or(|bytes| piece(bytes)) {
-                    return Ok(());
+                    return Ok(CaptureEnd::Wanted);
                 }
             }
         })
@@ -170,6 +190,7 @@ impl Client {
             .uri(path)
             .header("host", "smpnet")
             .header("content-type", "application/json")
+            .header("te", "trailers")
             .body(Full::new(Bytes::from(bytes)))
             .map_err(|e| ClientError::Answer(e.to_string()))?;
         let response = sender.send_request(request).await.map_err(answer)?;

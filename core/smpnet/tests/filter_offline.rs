@@ -78,14 +78,33 @@ fn modules_are_checked_tested_and_measured_without_a_daemon() {
 #[test]
 fn all_that_is_wrong_with_a_module_is_told_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    let text = r#"(module (import "smpnet" "lock" (func)) (func (export "smpnet_filtr"))
-      (@custom "smpnet.filter" "{\"abi\":\"1.0\",\"name\":\"x\"}"))"#;
+    let text = r#"(module (import "smpnet" "lock" (func)) (import "env" "puts" (func)) (func (export "smpnet_filtr"))
+      (func (return_call 0))
+      (@custom "smpnet.filter" "{\"abi\":\"1.0\",\"name\":\"x y\",\"windw\":64}"))"#;
     let module = at(dir.path(), "x.wasm", wat::parse_str(text).unwrap());
     let (code, text) = smpnet(&["filter", "check", &module]);
-    assert_eq!(code, 1, "{text}");
-    for word in ["smpnet.lock", "memory", "smpnet_ring"] {
+    let words = [
+        "tail-call",
+        "`windw` (did you mean window?)",
+        "`name` is \"x y\"",
+        "smpnet.lock",
+        "env.puts",
+        "smpnet_ring",
+        "does not export smpnet_filter",
+        "exports smpnet_filtr",
+        "memory",
+    ];
+    for word in words {
         assert!(text.contains(word), "{word}: {text}");
     }
+    assert_eq!((code, text.lines().count()), (1, words.len()), "one line for each: {text}");
+    assert!(text.lines().all(|l| l.starts_with(&module)), "{text}");
+    let (code, json) = smpnet(&["filter", "check", &module, "--json"]);
+    let answer: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (code, answer["good"].as_bool(), answer["problems"].as_array().unwrap().len()),
+        (1, Some(false), words.len())
+    );
     let (code, text) = smpnet(&["filter", "check", &at(dir.path(), "y.wasm", b"\x7fELF")]);
     assert!(code == 1 && text.contains("precompiled code is never taken"), "{text}");
     let module = example_filter("syn-flood").unwrap().display().to_string();

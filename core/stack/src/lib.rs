@@ -30,8 +30,8 @@ mod types;
 pub mod wire;
 
 pub use bpf::{
-    BpfFilter, CaptureReader, Captured, CpuStatus, IfTally, Injected, Link, Listener, ListenerOwner, ListenerSpec,
-    ListenerStatus, Seen, What, WriteFilter,
+    BpfFilter, CaptureReader, Captured, CpuStatus, Ended, IfTally, Injected, Link, Listener, ListenerOwner,
+    ListenerSpec, ListenerStatus, Seen, What, WriteFilter,
 };
 pub use control::{
     ArpSpec, AtHook, Beside, FilterOpinion, FlowStatus, OFFLOADS, ProtocolStats, Segments, StackEvent, encap_key,

@@ -202,8 +202,8 @@ fn unknown_imports_and_exports_are_named_with_the_nearest_right_ones() {
         (format!(r#"(import "smpnet" "logg" (func {log}))"#), "smpnet.logg, which is not there (did you mean log?)"),
         (format!(r#"(import "env" "log" (func {log}))"#), "env.log, which is not there (did you mean smpnet.log?)"),
         (r#"(import "wasi_snapshot_preview1" "proc_exit" (func (param i32)))"#.into(), "there is no WASI here"),
-        (r#"(import "smpnet" "log" (func (param i32)))"#.into(), "as (i32), it is (i32, i32, i32)"),
-        (r#"(import "smpnet" "log" (global i32))"#.into(), "smpnet.log, which is a function"),
+        (r#"(import "smpnet" "log" (func (param i32)))"#.into(), "as (i32), it must be (i32, i32, i32)"),
+        (r#"(import "smpnet" "log" (global i32))"#.into(), "smpnet.log as something else than the function that it is"),
         (
             r#"(import "smpnet" "table_exact" (func (param i32 i32 i32 i32 i32) (result i32)))"#.into(),
             "needs \"tables\" among the `capabilities`",
@@ -220,7 +220,7 @@ fn unknown_imports_and_exports_are_named_with_the_nearest_right_ones() {
         (
             "(result i32) (i32.const 1024)",
             "(result i64) (i64.const 1024)",
-            "exports smpnet_ring as () -> i64, it is () -> i32",
+            "exports smpnet_ring as () -> i64, it must be () -> i32",
         ),
         ("(i32.const 1024))", "(i32.const 1028))", "smpnet_ring returned 0x404"),
         ("(i32.const 1024))", "(i32.const 65520))", "smpnet_ring returned 0xfff0"),

@@ -20,6 +20,9 @@ pub struct Stream {
     pub header: (&'static str, String),
     /// The pieces.
     pub chunks: tokio::sync::mpsc::Receiver<axum::body::Bytes>,
+    /// A trailer of the answer, for clients that take trailers (`TE: trailers`): its name, and what says the value when the
+    /// pieces are at their end.
+    pub trailer: (&'static str, Box<dyn Fn() -> Option<&'static str> + Send + Sync>),
     /// Called when the pieces are not taken any more.
     pub gone: Box<dyn Fn() + Send + Sync>,
 }

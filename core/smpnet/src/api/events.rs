@@ -10,17 +10,18 @@ use std::{
     task::{Context, Poll, ready},
     time::{SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 
 /// Where events are published. Clones publish to the same listeners.
 #[derive(Clone)]
 pub struct Bus {
     sender: broadcast::Sender<Arc<str>>,
+    closed: watch::Sender<bool>,
 }
 
 impl Default for Bus {
     fn default() -> Self {
-        Bus { sender: broadcast::channel(1024).0 }
+        Bus { sender: broadcast::channel(1024).0, closed: watch::Sender::new(false) }
     }
 }
 
@@ -36,14 +37,25 @@ impl Bus {
         let _ = self.sender.send(event.to_string().into());
     }
 
+    /// Ends every stream, once it has told what was published until now: the daemon stops.
+    pub fn close(&self) {
+        self.closed.send_replace(true);
+    }
+
     /// The events from now on, as the body of a response: JSON lines, or server-sent events when `sse`. Must be called
     /// in the runtime that serves the response.
     pub fn stream(&self, sse: bool) -> EventBody {
-        let mut receiver = self.sender.subscribe();
+        let (mut receiver, mut closed) = (self.sender.subscribe(), self.closed.subscribe());
         let (sender, lines) = mpsc::channel(64);
         tokio::spawn(async move {
             loop {
-                let line = match receiver.recv().await {
+                // In this order, so that what was published before the end is still told.
+                let next = tokio::select! {
+                    biased;
+                    next = receiver.recv() => next,
+                    _ = closed.wait_for(|closed| *closed) => return,
+                };
+                let line = match next {
                     Ok(line) => line,
                     Err(broadcast::error::RecvError::Lagged(n)) => {
                         json!({"event": "lost", "events": n}).to_string().into()

@@ -89,11 +89,12 @@ fn method_router<S: Send + Sync + 'static>(state: Arc<S>, e: Endpoint<S>, events
                 };
                 match tokio::task::spawn_blocking(move || run(&state, &call)).await {
                     Ok(Ok(stream)) => {
-                        let (name, value) = stream.header.clone();
-                        let mut r = response(StatusCode::OK, kind, Body::new(StreamBody(stream)));
+                        let ((name, value), trailer) = (stream.header.clone(), stream.trailer.0);
+                        let mut r = response(StatusCode::OK, kind, Body::new(StreamBody::new(stream)));
                         if let Ok(value) = HeaderValue::from_str(&value) {
                             r.headers_mut().insert(name, value);
                         }
+                        r.headers_mut().insert(header::TRAILER, HeaderValue::from_static(trailer));
                         r
                     }
                     Ok(Err(e)) => failure(&e),

@@ -205,15 +205,17 @@ pub struct EventsArgs {
 
 pub fn events(cx: &Context, args: &EventsArgs) -> Result<Output, Failure> {
     let mut left = args.count;
+    let mut wanted = false;
     cx.client.lines("/v1/events", |line| {
         print(line);
         // The first line says that we listen; it is no event.
         if !line.contains("\"listening\"") {
             left = left.map(|n| n.saturating_sub(1));
         }
-        left != Some(0)
+        wanted = left == Some(0);
+        !wanted
     })?;
-    Ok(Output::printed())
+    if wanted { Ok(Output::printed()) } else { Err(Failure { code: 3, ..Failure::new("the daemon stopped") }) }
 }
 
 /// Show the totals: packets in and out, pool, workers

@@ -33,7 +33,7 @@ Exit codes:
   0  done
   1  refused or failed; nothing was changed, unless the message says otherwise
   2  the command line is wrong
-  3  no daemon answers on the socket
+  3  no daemon answers on the socket, or it stopped while a capture or the events were read
 
 Example:
   smpnet check router.toml && smpnet run router.toml";

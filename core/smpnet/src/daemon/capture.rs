@@ -17,6 +17,8 @@ use smpnet_stack::{IfIndex, Injected, ListenerOwner, ListenerStatus, StackError}
 const ANY: &str = "any";
 /// Header of a capture's answer: the number of its listener.
 pub const LISTENER_HEADER: &str = "smpnet-listener";
+/// Trailer of a capture's answer: why it ended, as [`smpnet_stack::Ended::name`] has it; none when it ended by its count.
+pub const ENDED_TRAILER: &str = "smpnet-ended";
 
 /// The endpoints.
 pub fn endpoints() -> Vec<Endpoint<Daemon>> {
@@ -36,7 +38,8 @@ pub fn endpoints() -> Vec<Endpoint<Daemon>> {
             "post",
             "/v1/bpf/capture",
             "capturePackets",
-            "Listen to packets: pcapng as they come, until the client goes away or the listener is ended",
+            "Listen to packets: pcapng as they come, until the client goes away or the listener is ended (the trailer \
+             smpnet-ended says why: asked, interface-gone or stopped)",
             Some("CaptureRequest"),
             "Pcapng",
             Handler::Stream("application/x-pcapng", capture),
@@ -181,7 +184,11 @@ fn capture(d: &Daemon, call: &Call) -> Result<Stream, ApiError> {
         json!({"listener": listener.id(), "interface": request.interface, "what": "opened", "pid": call.peer.pid});
     d.router.bus.publish("capture", what);
     let header = (LISTENER_HEADER, listener.id().to_string());
-    Ok(Stream { header, chunks, gone: Box::new(move || listener.wake()) })
+    let ended = {
+        let listener = listener.clone();
+        move || listener.ended().map(smpnet_stack::Ended::name)
+    };
+    Ok(Stream { header, chunks, trailer: (ENDED_TRAILER, Box::new(ended)), gone: Box::new(move || listener.wake()) })
 }
 
 /// A listener with the name of its interface.

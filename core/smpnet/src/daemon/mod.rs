@@ -16,7 +16,7 @@ mod show;
 mod socket;
 mod state;
 
-pub use capture::LISTENER_HEADER;
+pub use capture::{ENDED_TRAILER, LISTENER_HEADER};
 pub use device::{Device, Wish};
 pub use requests::understand;
 pub use run::{Options, StartError, run};

@@ -27,6 +27,9 @@ use std::{
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
+/// How long clients have to take what is still under way to them when the daemon stops.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// How `smpnet run` was called.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -197,10 +200,11 @@ async fn serve(daemon: &Arc<Daemon>, socket: &ControlSocket, notify: &Notify, on
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
     let router = api::router(daemon.clone(), endpoints(), &schemas(), daemon.router.bus.clone());
-    let server =
-        tokio::spawn(
-            async move { axum::serve(listener, router.into_make_service_with_connect_info::<api::Peer>()).await },
-        );
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let service = router.into_make_service_with_connect_info::<api::Peer>();
+    let mut server = tokio::spawn(async move {
+        axum::serve(listener, service).with_graceful_shutdown(async move { _ = stopped.await }).await
+    });
     info!(socket = %socket.path().display(), "control API");
     notify.send("READY=1\nSTATUS=forwarding");
     let watchdog = watchdog_interval();
@@ -230,7 +234,14 @@ async fn serve(daemon: &Arc<Daemon>, socket: &ControlSocket, notify: &Notify, on
             _ = finished.tick(), if once => if quiet.done(daemon) { break },
         }
     }
-    server.abort();
+    // Captures and streams of events come to their ends, and their clients hear why. Whoever reads too slowly hears it from
+    // the connection that breaks off.
+    daemon.router.stack.bpf_stop();
+    daemon.router.bus.close();
+    drop(stop);
+    if tokio::time::timeout(FAREWELL, &mut server).await.is_err() {
+        server.abort();
+    }
     Ok(())
 }
 

@@ -66,6 +66,11 @@ impl Stack {
         }
     }
 
+    /// Ends every listener, because the router is about to stop: their readers still read what was heard until now.
+    pub fn bpf_stop(&self) {
+        self.bpf.stop();
+    }
+
     /// Every listener, in the order in which they came.
     pub fn bpf_listeners(&self) -> Vec<ListenerStatus> {
         self.bpf.listeners.load_control().iter().map(|l| l.status()).collect()

@@ -47,6 +47,32 @@ pub struct ListenerOwner {
     pub command: String,
 }
 
+/// Why a listener ended, other than by its reader's own will.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ended {
+    /// Somebody asked it to end.
+    Asked,
+    /// Its interface was removed.
+    InterfaceGone,
+    /// The router stops.
+    Stopped,
+}
+
+impl Ended {
+    /// All of them.
+    pub const ALL: [Ended; 3] = [Ended::Asked, Ended::InterfaceGone, Ended::Stopped];
+
+    /// A word that stays the same.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Ended::Asked => "asked",
+            Ended::InterfaceGone => "interface-gone",
+            Ended::Stopped => "stopped",
+        }
+    }
+}
+
 /// What sends through a listener.
 pub type WriteFilter = Arc<dyn BpfFilter>;
 
@@ -143,7 +169,7 @@ pub struct Listener {
     pub(super) bell: Bell,
     /// What the reader handed on.
     pub(super) delivered: AtomicU64,
-    ended: Mutex<Option<&'static str>>,
+    ended: Mutex<Option<Ended>>,
     pub(super) closed: AtomicBool,
     pub(super) write: Mutex<Write>,
     /// What to add to a stamp for the time since 1970.
@@ -372,7 +398,7 @@ impl Listener {
     }
 
     /// Ends it: the reader hears of it, and why.
-    pub(super) fn end(&self, why: &'static str) {
+    pub(super) fn end(&self, why: Ended) {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
         self.closed.store(true, Ordering::Release);
         self.bell.wake();
@@ -380,11 +406,11 @@ impl Listener {
 
     /// Ends it at somebody's request: what is in its rings can still be read.
     pub fn finish(&self) {
-        self.end("asked to end");
+        self.end(Ended::Asked);
     }
 
-    /// Why it ended, when it did by itself.
-    pub fn ended(&self) -> Option<&'static str> {
+    /// Why it ended; none while it listens, or when its reader went away.
+    pub fn ended(&self) -> Option<Ended> {
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

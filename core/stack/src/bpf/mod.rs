@@ -14,6 +14,10 @@
 //! driver or plugin; and where packets are dropped. They run on the worker that carries the burst, never in a driver's
 //! interrupt path, which closes what NetBSD's TODO.smpnet says of bpf_mtap. A slow reader costs copies, never packets.
 //!
+//! The packets of a burst share one time stamp: the clock is read once at the worker's visit, and a reading for each packet
+//! would tell when the worker came to it, not when it arrived. (The kernel's stamps, which TPACKET_V3 has in the ring beside
+//! each packet, would be a cheaper exact way for ports of af_packet; nothing reads them.)
+//!
 //! A burst is judged by one filter of each listener: replacing the filter of a running listener leaves no gap.
 
 mod control;
@@ -26,7 +30,7 @@ mod tap;
 
 pub use frame::Link;
 pub use listener::{
-    BpfFilter, CpuStatus, Injected, Listener, ListenerOwner, ListenerSpec, ListenerStatus, Seen, WriteFilter,
+    BpfFilter, CpuStatus, Ended, Injected, Listener, ListenerOwner, ListenerSpec, ListenerStatus, Seen, WriteFilter,
 };
 pub use reader::{CaptureReader, IfTally};
 pub use record::{Captured, What};
@@ -111,13 +115,13 @@ impl Bpf {
     pub(crate) fn interface_gone(&self, index: IfIndex) {
         for l in self.listeners.load_control().iter() {
             if l.settings.load_control().interface == Some(index) {
-                l.end("the interface went away");
+                l.end(Ended::InterfaceGone);
             }
         }
     }
 
     /// Ends every listener: the router stops.
     pub(crate) fn stop(&self) {
-        self.listeners.load_control().iter().for_each(|l| l.end("smpnet stopped"));
+        self.listeners.load_control().iter().for_each(|l| l.end(Ended::Stopped));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::frames::*;
 use super::rig::*;
-use crate::bpf::{BpfFilter, CaptureReader, Link, ListenerSpec, Seen, What};
+use crate::bpf::{BpfFilter, CaptureReader, Ended, Link, ListenerSpec, Seen, What};
 use crate::error::StackError;
 use crate::types::{Dirs, IfIndex, Layer};
 use smpnet_abi::{Cell, DropReason, pkt_flags, verdict};
@@ -280,7 +280,7 @@ fn a_listener_of_an_interface_that_goes_away_ends() {
     }
     detaching.join().unwrap();
     assert_eq!(drain(&mut reader).len(), 1);
-    assert_eq!(reader.listener().ended(), Some("the interface went away"));
+    assert_eq!(reader.listener().ended(), Some(Ended::InterfaceGone));
     assert!(!reader.wait(std::time::Duration::from_secs(1)));
 }
 

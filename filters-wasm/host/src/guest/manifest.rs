@@ -205,102 +205,123 @@ impl Manifest {
     /// Reads the content of the custom section.
     ///
     /// # Errors
-    /// [`ModuleError::Manifest`] and [`ModuleError::Version`], which say what is wrong and what would be right.
+    /// [`ModuleError::Manifest`] and [`ModuleError::Version`], which say what is wrong and what would be right: the first of
+    /// all that is.
     pub fn parse(text: &[u8]) -> Result<Manifest, ModuleError> {
-        read(text).map_err(|e| match e {
-            Wrong::Text(reason) => ModuleError::Manifest(reason),
-            Wrong::Version(version) => ModuleError::Version(version),
+        let mut wrong = Vec::new();
+        let manifest = Manifest::read(text, &mut wrong);
+        match (manifest, wrong.into_iter().next()) {
+            (Some(manifest), None) => Ok(manifest),
+            (_, Some(first)) => Err(first),
+            // Cannot be: what is not read is wrong.
+            (None, None) => Err(ModuleError::Sections(0)),
+        }
+    }
+
+    /// The same, and writes down all that is wrong. What is wrong is left out of the manifest; there is none when the text is
+    /// not an object, or one for another smpnet.
+    pub(super) fn read(text: &[u8], wrong: &mut Vec<ModuleError>) -> Option<Manifest> {
+        let mut r = Reader(wrong);
+        if text.len() > MANIFEST_MAX {
+            return r.note(Err(format!("it has {} bytes, {MANIFEST_MAX} are allowed", text.len())));
+        }
+        let value = r.note(serde_json::from_slice(text).map(Some).map_err(|e| format!("it is not JSON: {e}")))?;
+        let Value::Object(map) = &value else { return r.note(Err("it is not a JSON object".into())) };
+        // First of all, so that a module for a later smpnet hears that and not that a key is unknown.
+        let missing = || "`abi` is missing: write \"abi\": \"1.0\"".to_owned();
+        let abi = r.note(string(map.get("abi"), "abi").and_then(|abi| abi.ok_or_else(missing)).map(Some))?;
+        if let Err(e) = version(&abi) {
+            r.0.push(e);
+            return None;
+        }
+        r.known(map, &KEYS, "the manifest");
+        let name = string(map.get("name"), "name").and_then(|n| n.ok_or_else(|| "`name` is missing".to_owned()));
+        let name = r.note(name.and_then(|n| match is_name(&n) {
+            true => Ok(n),
+            false => Err(format!("`name` is {n:?}: 1 to 63 of the characters A-Z a-z 0-9 . _ -")),
+        }));
+        let window = number(map.get("window"), "window", 16, abi::WINDOW_MAX.into());
+        let window = r.note(window.and_then(|w| match w {
+            Some(w) if w % 16 != 0 => Err(format!("`window` is {w}: a multiple of 16")),
+            w => Ok(w),
+        }));
+        let mut capabilities = Vec::new();
+        for c in r.note(list(map.get("capabilities"), "capabilities", Capability::ALL.len())) {
+            let one = string(Some(c), "capabilities").and_then(|c| c.unwrap_or_default().parse::<Capability>());
+            capabilities.extend(r.note(one.map(Some)));
+        }
+        let mut counters: Vec<String> = Vec::new();
+        for c in r.note(list(map.get("counters"), "counters", abi::COUNTERS_MAX as usize)) {
+            let one = string(Some(c), "counters").map(Option::unwrap_or_default);
+            counters.extend(r.note(one.and_then(|c| match is_name(&c) && !counters.contains(&c) {
+                true => Ok(Some(c)),
+                false => Err(format!("`counters` has {c:?}: different names of 1 to 63 of A-Z a-z 0-9 . _ -")),
+            })));
+        }
+        let mut tables = Vec::new();
+        for t in r.note(list(map.get("tables"), "tables", abi::TABLES_MAX as usize)) {
+            tables.extend(r.table(t));
+        }
+        Some(Manifest {
+            abi,
+            name,
+            version: r.note(string(map.get("version"), "version")),
+            summary: r.note(string(map.get("summary"), "summary")),
+            window: window.unwrap_or(abi::WINDOW_DEFAULT),
+            memory: r.note(number(map.get("memory"), "memory", 1, PAGES_MAX)),
+            tick_ms: r.note(number(map.get("tick_ms"), "tick_ms", 1, TICK_MAX)),
+            capabilities: capabilities.into_iter().collect(),
+            counters,
+            tables,
         })
     }
 }
 
-enum Wrong {
-    Text(String),
-    Version(String),
-}
+/// Writes down what is wrong and goes on without it.
+struct Reader<'w>(&'w mut Vec<ModuleError>);
 
-impl From<String> for Wrong {
-    fn from(text: String) -> Self {
-        Wrong::Text(text)
+impl Reader<'_> {
+    fn note<T: Default>(&mut self, result: Result<T, String>) -> T {
+        result.unwrap_or_else(|text| {
+            let e = ModuleError::Manifest(text);
+            if !self.0.contains(&e) {
+                self.0.push(e);
+            }
+            T::default()
+        })
     }
-}
 
-fn read(text: &[u8]) -> Result<Manifest, Wrong> {
-    if text.len() > MANIFEST_MAX {
-        return Err(format!("it has {} bytes, {MANIFEST_MAX} are allowed", text.len()).into());
-    }
-    let value: Value = serde_json::from_slice(text).map_err(|e| format!("it is not JSON: {e}"))?;
-    let Value::Object(map) = &value else { return Err(String::from("it is not a JSON object").into()) };
-    // First of all, so that a module for a later smpnet hears that and not that a key is unknown.
-    let abi = string(map.get("abi"), "abi")?.ok_or("`abi` is missing: write \"abi\": \"1.0\"".to_owned())?;
-    version(&abi)?;
-    known(map, &KEYS, "the manifest")?;
-    let name = string(map.get("name"), "name")?.ok_or("`name` is missing".to_owned())?;
-    if !is_name(&name) {
-        return Err(format!("`name` is {name:?}: 1 to 63 of the characters A-Z a-z 0-9 . _ -").into());
-    }
-    let window = number(map.get("window"), "window", 16, abi::WINDOW_MAX.into())?.unwrap_or(abi::WINDOW_DEFAULT);
-    if window % 16 != 0 {
-        return Err(format!("`window` is {window}: a multiple of 16").into());
-    }
-    let capabilities = list(map.get("capabilities"), "capabilities", Capability::ALL.len())?;
-    let capabilities = capabilities
-        .iter()
-        .map(|c| string(Some(c), "capabilities")?.unwrap_or_default().parse::<Capability>())
-        .collect::<Result<_, _>>()?;
-    let mut counters: Vec<String> = Vec::new();
-    for c in list(map.get("counters"), "counters", abi::COUNTERS_MAX as usize)? {
-        let c = string(Some(c), "counters")?.unwrap_or_default();
-        if !is_name(&c) || counters.contains(&c) {
-            return Err(format!("`counters` has {c:?}: different names of 1 to 63 of A-Z a-z 0-9 . _ -").into());
+    fn known(&mut self, map: &serde_json::Map<String, Value>, keys: &[&str], what: &str) {
+        for k in map.keys().filter(|k| !keys.contains(&k.as_str())) {
+            let (shown, hint) = (k.escape_debug(), nearest(k, keys));
+            self.note::<()>(Err(format!("{what} has no key `{shown}`{hint}: there are {}", keys.join(", "))));
         }
-        counters.push(c);
     }
-    let tables = list(map.get("tables"), "tables", abi::TABLES_MAX as usize)?;
-    let tables = tables.iter().map(table).collect::<Result<_, _>>()?;
-    Ok(Manifest {
-        abi,
-        name,
-        version: string(map.get("version"), "version")?,
-        summary: string(map.get("summary"), "summary")?,
-        window,
-        memory: number(map.get("memory"), "memory", 1, PAGES_MAX)?,
-        tick_ms: number(map.get("tick_ms"), "tick_ms", 1, TICK_MAX)?,
-        capabilities,
-        counters,
-        tables,
-    })
+
+    fn table(&mut self, value: &Value) -> Option<TableUse> {
+        let Value::Object(map) = value else {
+            return self.note(Err("`tables` holds objects like {\"name\": \"names\", \"kind\": \"exact\"}".into()));
+        };
+        self.known(map, &["name", "kind"], "a table");
+        let name = string(map.get("name"), "tables.name").map(Option::unwrap_or_default);
+        let name = self.note(name.and_then(|n| match is_name(&n) {
+            true => Ok(Some(n)),
+            false => Err(format!("a table's `name` is {n:?}: 1 to 63 of the characters A-Z a-z 0-9 . _ -")),
+        }));
+        let missing = || "a table's `kind` is missing".to_owned();
+        let kind = string(map.get("kind"), "tables.kind").and_then(|k| k.ok_or_else(missing));
+        let kind = self.note(kind.and_then(|k| k.parse().map(Some)));
+        Some(TableUse { name: name?, kind: kind? })
+    }
 }
 
 /// A host of 1.N runs every module of 1.0 to 1.N.
-fn version(text: &str) -> Result<(), Wrong> {
+fn version(text: &str) -> Result<(), ModuleError> {
     let parts = text.split_once('.').and_then(|(a, b)| Some((a.parse::<u32>().ok()?, b.parse::<u32>().ok()?)));
     match parts {
         Some((abi::VERSION_MAJOR, minor)) if (0..=abi::VERSION_MINOR).contains(&minor) => Ok(()),
-        Some(_) => Err(Wrong::Version(text.to_owned())),
-        None => Err(format!("`abi` is {text:?}: a version like \"{}\"", abi::VERSION).into()),
-    }
-}
-
-fn table(value: &Value) -> Result<TableUse, String> {
-    let Value::Object(map) = value else {
-        return Err("`tables` holds objects like {\"name\": \"names\", \"kind\": \"exact\"}".into());
-    };
-    known(map, &["name", "kind"], "a table")?;
-    let name = string(map.get("name"), "tables.name")?.unwrap_or_default();
-    if !is_name(&name) {
-        return Err(format!("a table's `name` is {name:?}: 1 to 63 of the characters A-Z a-z 0-9 . _ -"));
-    }
-    let kind = string(map.get("kind"), "tables.kind")?.ok_or("a table's `kind` is missing")?;
-    Ok(TableUse { name, kind: kind.parse()? })
-}
-
-fn known(map: &serde_json::Map<String, Value>, keys: &[&str], what: &str) -> Result<(), String> {
-    match map.keys().find(|k| !keys.contains(&k.as_str())) {
-        Some(k) => {
-            Err(format!("{what} has no key `{}`{}: there are {}", k.escape_debug(), nearest(k, keys), keys.join(", ")))
-        }
-        None => Ok(()),
+        Some(_) => Err(ModuleError::Version(text.to_owned())),
+        None => Err(ModuleError::Manifest(format!("`abi` is {text:?}: a version like \"{}\"", abi::VERSION))),
     }
 }
 

@@ -5,7 +5,7 @@
 #[non_exhaustive]
 pub enum ModuleError {
     /// Larger than the operator allows.
-    #[error("the module has {bytes} bytes, {most} are allowed (module_bytes)")]
+    #[error("the module has {bytes} bytes, {most} are allowed (module_bytes): strip it, or raise the limit")]
     TooLong {
         /// Its size.
         bytes: usize,
@@ -16,7 +16,7 @@ pub enum ModuleError {
     #[error("{0}")]
     NotWasm(String),
     /// Not valid, also with all features that there are.
-    #[error("invalid WebAssembly: {0}")]
+    #[error("invalid WebAssembly: {0}: build it anew, it is damaged or its compiler is wrong")]
     Invalid(String),
     /// Valid, but with features that are not among the pinned ones.
     #[error("the module uses {}, which smpnet does not run: {}", names.join(" and "), hints.join("; "))]
@@ -27,7 +27,10 @@ pub enum ModuleError {
         hints: Vec<String>,
     },
     /// There is no manifest, or two.
-    #[error("the module has {0} custom sections `smpnet.filter`, where its manifest belongs: exactly one is needed")]
+    #[error(
+        "the module has {0} custom sections `smpnet.filter`, where its manifest belongs: exactly one is needed, as \
+         smpnet_filter::filter! makes it, or SMPNET_FILTER_MANIFEST in C"
+    )]
     Sections(usize),
     /// The manifest is wrong.
     #[error("the module's manifest: {0}")]

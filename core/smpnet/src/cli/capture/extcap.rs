@@ -4,7 +4,7 @@
 //! `interface {value=...}{display=...}`, and then a pcapng stream from a FIFO (doc/README.extcap of Wireshark).
 
 use super::super::context::{Context, Failure, Output, Read};
-use super::{CaptureArgs, Sink, Totals, files::Files, take};
+use super::{CaptureArgs, Sink, Totals, ended, files::Files, take};
 use crate::capture::Expression;
 use clap::Args;
 use serde_json::{Value, json};
@@ -163,7 +163,8 @@ fn capture(cx: &Context, args: &ExtcapArgs, interface: &str, filter: &str, fifo:
         expr: vec![filter.to_owned()],
     };
     let mut sink = Sink::Files(Files::create(fifo, None)?);
-    take(cx, &request.request(), &mut sink, &mut Totals::default())?;
+    let end = take(cx, &request.request(), &mut sink, &mut Totals::default())?;
+    ended(&end, interface)?;
     Ok(Output::printed())
 }
 

@@ -8,9 +8,11 @@ mod summary;
 
 use super::context::{Context, Failure, Output};
 use crate::capture::blocks::Splitter;
+use crate::client::CaptureEnd;
 use clap::{Args, Subcommand};
 use files::Files;
 use serde_json::{Value, json};
+use smpnet_stack::Ended;
 use std::path::PathBuf;
 use summary::Printer;
 
@@ -31,8 +33,9 @@ pub enum CaptureCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without -w a line is printed for each packet. A capture that cannot keep up loses copies, which it counts, and never
-packets. Ctrl-C ends it and writes the statistics. Packets of interfaces without Ethernet are shown on `any` with an
-Ethernet header of zeros.
+packets. Ctrl-C ends it and writes the statistics; when the interface is removed (exit code 1) or the daemon stops (exit
+code 3), the capture ends and says so. Packets of interfaces without Ethernet are shown on `any` with an Ethernet header
+of zeros. The packets of one burst, up to 64, share one time stamp: that of the worker's visit to the tap.
 
 Examples:
   smpnet bpf capture -i lan0 -w lan0.pcapng 'tcp port 80'
@@ -126,6 +129,13 @@ struct Totals {
     counts: [u64; 4],
 }
 
+impl Totals {
+    fn json(&self) -> Value {
+        let [received, _, lost, _] = self.counts;
+        json!({"captured": self.packets, "received": received, "dropped": lost})
+    }
+}
+
 fn capture(cx: &Context, args: &CaptureArgs) -> Result<Output, Failure> {
     let mut sink = match &args.write {
         Some(file) => Sink::Files(Files::create(file, args.ring)?),
@@ -136,25 +146,55 @@ fn capture(cx: &Context, args: &CaptureArgs) -> Result<Output, Failure> {
     if let (Err(_), Sink::Files(files)) = (&done, &sink) {
         files.remove_empty();
     }
-    done?;
-    let [received, _, lost, _] = totals.counts;
-    let json = json!({"captured": totals.packets, "received": received, "dropped": lost});
+    let end = done?;
+    let json = totals.json();
     // stdout may be the capture itself.
-    if cx.json {
-        if args.write.as_ref().is_none_or(|w| w.as_os_str() != "-") {
-            return Ok(Output::new("", json));
-        }
-    } else {
-        eprintln!("{} packets captured\n{received} packets received by filter\n{lost} packets dropped", totals.packets);
+    let stdout = args.write.as_ref().is_some_and(|w| w.as_os_str() == "-");
+    if !cx.json {
+        let ([received, _, lost, _], packets) = (totals.counts, totals.packets);
+        eprintln!("{packets} packets captured\n{received} packets received by filter\n{lost} packets dropped");
     }
-    Ok(Output::printed())
+    match ended(&end, &args.interface) {
+        Ok(Some(line)) if !cx.json => eprintln!("{line}"),
+        Ok(_) => {}
+        Err(mut failure) => {
+            failure.body = json;
+            failure.body["error"] = failure.error.clone().into();
+            if cx.json && stdout {
+                eprintln!("smpnet: {}", failure.error);
+                return Ok(Output::printed().code(failure.code));
+            }
+            return Err(failure);
+        }
+    }
+    Ok(if cx.json && !stdout { Output::new("", json) } else { Output::printed() })
+}
+
+/// One line on the end of a capture that its client did not bring about; an error unless somebody asked for it.
+fn ended(end: &CaptureEnd, interface: &str) -> Result<Option<String>, Failure> {
+    // As for a daemon that is not there.
+    let gone = |error: String| Failure { code: 3, ..Failure::new(error) };
+    match end {
+        CaptureEnd::Wanted => Ok(None),
+        CaptureEnd::Ended(Ended::Asked) => Ok(Some("the capture was ended by `smpnet bpf close`".into())),
+        CaptureEnd::Ended(Ended::InterfaceGone) => {
+            // It may have been turned to another one since (`bpf setif`).
+            let error = format!("the capture that began on {interface} ended because its interface was removed");
+            Err(Failure::new(error))
+        }
+        CaptureEnd::Ended(Ended::Stopped) => Err(gone("the capture ended because the daemon stopped".into())),
+        CaptureEnd::Broken(reason) => Err(gone(format!(
+            "the capture broke off because the daemon is gone ({reason}); the packets that came are whole, the statistics \
+             are missing"
+        ))),
+    }
 }
 
 /// Carries a stream from the daemon into the sink.
-fn take(cx: &Context, request: &Value, sink: &mut Sink, totals: &mut Totals) -> Result<(), Failure> {
+fn take(cx: &Context, request: &Value, sink: &mut Sink, totals: &mut Totals) -> Result<CaptureEnd, Failure> {
     let mut splitter = Splitter::default();
     let mut failed = None;
-    cx.client.capture(request, |bytes| {
+    let end = cx.client.capture(request, |bytes| {
         splitter.feed(bytes);
         loop {
             match splitter.next_block() {
@@ -193,7 +233,7 @@ fn take(cx: &Context, request: &Value, sink: &mut Sink, totals: &mut Totals) -> 
             }
         }
     })?;
-    failed.map_or(Ok(()), Err)
+    failed.map_or(Ok(end), Err)
 }
 
 impl Sink {
