@@ -62,8 +62,6 @@ mod engines;
 mod entry;
 mod error;
 mod explain;
-#[cfg(test)]
-mod figures_tests;
 mod filter;
 pub mod guest;
 #[cfg(test)]

@@ -23,7 +23,7 @@ The two commands of smpnet, and the chores
       builds the example filters of sdk/examples into target/filters, and says how large they are
 
   cargo xtask fuzz [--seconds N] [TARGET]
-      feeds the fuzz targets by coverage, each for N seconds (default 60); needs a nightly compiler and cargo-fuzz
+      feeds the fuzz targets by coverage, each for N seconds (default 60); needs cargo-fuzz
 
   cargo xtask features
       writes the table of features in README.md from the FEATURES.toml files

@@ -35,17 +35,27 @@ pub fn steps(r: &mut Runner, only: Option<&str>, seconds: u64) -> Result<(), Str
         return Ok(());
     }
     let seeds = target_dir().join("fuzz-seeds");
-    let mut make = crate::build::cargo();
-    make.args(["run", "--release", "-p", "smpnet-fuzz-targets", "--bin", "seeds"]).arg(&seeds);
-    let (made, _) = r.run("fuzz: seeds", Judge::Status, make);
-    if !made {
+    // With the features of the whole workspace, so that nothing is compiled a second time.
+    let mut build = crate::build::cargo();
+    build.args(["build", "--release", "--workspace", "--bin", "seeds"]);
+    if !r.run("fuzz: build of the seeds", Judge::Status, build).0 {
         return Ok(());
     }
+    let mut make = Command::new(target_dir().join("release/seeds"));
+    make.arg(&seeds);
+    if !r.run("fuzz: seeds", Judge::Status, make).0 {
+        return Ok(());
+    }
+    let heavy = heavy()?;
     for name in targets.iter().filter(|t| only.is_none_or(|o| o == *t)) {
         let corpus: PathBuf = root().join("tests/fuzz/corpus").join(name);
         std::fs::create_dir_all(&corpus).map_err(|e| format!("{}: {e}", corpus.display()))?;
-        let mut c = nightly();
-        c.args(["fuzz", "run", "--fuzz-dir", "tests/fuzz", name]).arg(corpus).arg(seeds.join(name));
+        let mut c = fuzzer();
+        c.args(["fuzz", "run", "--fuzz-dir", "tests/fuzz"]);
+        if !heavy.contains(name) {
+            c.arg("--no-default-features");
+        }
+        c.arg(name).arg(corpus).arg(seeds.join(name));
         c.args(["--", &format!("-max_total_time={seconds}"), "-max_len=8192", "-timeout=20", "-rss_limit_mb=4096"]);
         c.env("CARGO_TARGET_DIR", target_dir().join("fuzz"));
         r.run(&format!("fuzz: {name}"), Judge::Status, c);
@@ -63,24 +73,49 @@ fn targets() -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-/// Only rustup's own cargo understands `+nightly`; CARGO names that of the pinned toolchain.
-fn nightly() -> Command {
-    let mut c = Command::new("cargo");
-    c.arg("+nightly").current_dir(root()).env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN").env_remove("RUSTC");
+/// Targets that need the program, and with it wasmtime, which their build compiles once more, with a sanitizer.
+fn heavy() -> Result<Vec<String>, String> {
+    #[derive(serde::Deserialize)]
+    struct Manifest {
+        bin: Vec<Bin>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    struct Bin {
+        name: String,
+        #[serde(default)]
+        required_features: Vec<String>,
+    }
+    let file = root().join("tests/fuzz/Cargo.toml");
+    let text = std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+    let manifest: Manifest = toml::from_str(&text).map_err(|e| format!("{}: {e}", file.display()))?;
+    Ok(manifest.bin.into_iter().filter(|b| !b.required_features.is_empty()).map(|b| b.name).collect())
+}
+
+/// cargo with the pinned compiler, which has the sanitizer as a nightly one has it, and takes its flags when told to.
+fn fuzzer() -> Command {
+    let mut c = crate::build::cargo();
+    c.env("RUSTC_BOOTSTRAP", "1");
     c
 }
 
 /// What is missing for a run, and the line that provides it.
 fn missing() -> Option<String> {
-    let there = |args: &[&str]| {
-        let status = nightly().args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        status.is_ok_and(|s| s.success())
-    };
-    if !there(&["--version"]) {
-        return Some("there is no nightly toolchain (rustup toolchain install nightly --profile minimal)".to_owned());
+    let status = fuzzer().args(["fuzz", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    match status.is_ok_and(|s| s.success()) {
+        true => None,
+        false => Some("there is no cargo-fuzz (cargo install cargo-fuzz)".to_owned()),
     }
-    if !there(&["fuzz", "--version"]) {
-        return Some("there is no cargo-fuzz (cargo install cargo-fuzz)".to_owned());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_that_need_the_program_are_told_from_the_others() {
+        let (all, heavy) = (targets().unwrap(), heavy().unwrap());
+        assert!(heavy.iter().all(|h| all.contains(h)) && heavy.contains(&"wasm_verify".to_owned()), "{heavy:?}");
+        assert!(heavy.len() < all.len() && !heavy.contains(&"frame".to_owned()), "{heavy:?}");
     }
-    None
 }

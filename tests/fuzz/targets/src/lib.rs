@@ -4,6 +4,7 @@
 //! [`seeds`] makes, on a stable compiler, in every run of `cargo xtask test`.
 
 mod bpf;
+#[cfg(feature = "program")]
 mod control;
 mod files;
 mod frame;
@@ -12,13 +13,18 @@ mod port;
 pub mod seeds;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "program")]
 mod wasm;
 
 pub use bpf::{bpf_expression, bpf_program};
+#[cfg(feature = "program")]
 pub use control::{config, control_request};
-pub use files::{pcap_file, plugin_file};
+pub use files::pcap_file;
+#[cfg(feature = "program")]
+pub use files::plugin_file;
 pub use frame::frame;
 pub use memif::memif;
+#[cfg(feature = "program")]
 pub use wasm::wasm_verify;
 
 /// A target by its name.
@@ -34,14 +40,18 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: &[Target] = &[
     Target { name: "bpf_expression", run: bpf_expression, seeds: seeds::expressions, cases: 4000 },
     Target { name: "bpf_program", run: bpf_program, seeds: seeds::programs, cases: 4000 },
+    #[cfg(feature = "program")]
     Target { name: "config", run: config, seeds: seeds::configs, cases: 4000 },
+    #[cfg(feature = "program")]
     Target { name: "control_request", run: control_request, seeds: seeds::requests, cases: 4000 },
     Target { name: "frame", run: frame, seeds: seeds::bursts, cases: 4000 },
     Target { name: "memif", run: memif, seeds: seeds::dialogues, cases: 4000 },
     Target { name: "pcap_file", run: pcap_file, seeds: seeds::captures, cases: 4000 },
+    #[cfg(feature = "program")]
     Target { name: "plugin_file", run: plugin_file, seeds: seeds::libraries, cases: 4000 },
+    #[cfg(feature = "program")]
     Target { name: "wasm_verify", run: wasm_verify, seeds: seeds::modules, cases: 1000 },
 ];

@@ -112,6 +112,7 @@ pub fn programs() -> Vec<Vec<u8>> {
 }
 
 /// For `config`.
+#[cfg(feature = "program")]
 pub fn configs() -> Vec<Vec<u8>> {
     texts(&[
         include_str!("../../../../core/smpnet/examples/router.toml"),
@@ -124,6 +125,7 @@ pub fn configs() -> Vec<Vec<u8>> {
 }
 
 /// For `control_request`.
+#[cfg(feature = "program")]
 pub fn requests() -> Vec<Vec<u8>> {
     texts(&[
         r#"{"name":"g0","kind":"gif","options":{"local":"10.0.0.1"},"addresses":["10.7.0.1/24"],"mtu":1400,"up":true,"promisc":false,"rx_queues":1}"#,
@@ -264,6 +266,7 @@ pub fn dialogues() -> Vec<Vec<u8>> {
 }
 
 /// For `plugin_file`: the headers of a library, and files that are none.
+#[cfg(feature = "program")]
 pub fn libraries() -> Vec<Vec<u8>> {
     let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 62, 0, 1, 0, 0, 0];
     elf.resize(64, 0);
@@ -283,6 +286,7 @@ pub fn libraries() -> Vec<Vec<u8>> {
 }
 
 /// For `wasm_verify`: patches to a good module, and that module itself.
+#[cfg(feature = "program")]
 pub fn modules() -> Vec<Vec<u8>> {
     let mut all: Vec<Vec<u8>> = (0..40u8).map(|n| vec![0, n * 6, 0, n, n * 5, 1, 0x41, n * 3, 2, 0]).collect();
     all.push([&[1][..], &crate::wasm::good(3)].concat());

@@ -26,7 +26,7 @@ macro_rules! fed {
         #[test]
         fn every_target_is_fed_and_has_a_program_for_cargo_fuzz() {
             let fed = [$($name),*];
-            for t in &TARGETS {
+            for t in TARGETS {
                 assert!(fed.contains(&t.name), "no test feeds {}", t.name);
                 let program = format!("{}/../fuzz_targets/{}.rs", env!("CARGO_MANIFEST_DIR"), t.name);
                 assert!(std::path::Path::new(&program).exists(), "{program} is missing");
