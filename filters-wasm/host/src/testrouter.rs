@@ -74,11 +74,6 @@ impl TestRouter {
         self.workers[worker].parked.store(parked, SeqCst);
     }
 
-    /// The filter that is asked first.
-    pub fn first_filter(&self) -> Arc<Filter> {
-        self.hooks.read().unwrap()[0].2.clone()
-    }
-
     pub fn hooks(&self) -> usize {
         self.hooks.read().unwrap().len()
     }
