@@ -42,7 +42,7 @@ pub fn thread_ns() -> u64 {
     let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `t` outlives the call, which does not fail for this clock.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut t) };
-    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+    nanoseconds(t)
 }
 
 /// What the kernel counts of a thread.
@@ -87,12 +87,18 @@ impl Kernel {
     }
 }
 
-/// Processor time that all threads of a process used so far; none when it is gone.
+/// Processor time that a process used so far, threads that ended included, in nanoseconds; none when it is gone.
 pub fn process_ns(pid: u32) -> Option<u64> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-    // The first number of schedstat is the time on a processor, in nanoseconds.
-    let of = |task: std::path::PathBuf| read(task.join("schedstat")).split_whitespace().next()?.parse::<u64>().ok();
-    Some(tasks.flatten().filter_map(|t| of(t.path())).sum())
+    let (mut clock, mut t) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
+    // SAFETY: both are written to and outlive the calls.
+    let ok = unsafe {
+        libc::clock_getcpuclockid(pid as libc::pid_t, &mut clock) == 0 && libc::clock_gettime(clock, &mut t) == 0
+    };
+    ok.then(|| nanoseconds(t))
+}
+
+fn nanoseconds(t: libc::timespec) -> u64 {
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
 }
 
 /// Mappings and resident memory of this process.

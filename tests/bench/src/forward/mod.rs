@@ -39,6 +39,9 @@ pub struct Args {
     /// Counts instructions and simulated cache misses with callgrind as well: some minutes.
     #[arg(long)]
     instructions: bool,
+    /// With --instructions: leaves the clock out.
+    #[arg(long, requires = "instructions")]
+    untimed: bool,
     /// Be the process that callgrind watches.
     #[arg(long, hide = true)]
     watched: bool,
@@ -73,7 +76,10 @@ pub fn run(args: &Args, json: bool) -> Result<bool, Box<dyn Error>> {
     }
     let mut figures = Vec::new();
     for case in cases {
-        let mut figure = timed::measure(case, args.packets, args.runs as usize)?;
+        let mut figure = match args.untimed {
+            true => Figure::default(),
+            false => timed::measure(case, args.packets, args.runs as usize)?,
+        };
         if args.instructions {
             let counts = simulated::count(case)?;
             figure.instructions_per_packet = Some(counts.instructions);
@@ -234,6 +240,7 @@ mod tests {
             packets: 1,
             runs: 1,
             instructions: false,
+            untimed: false,
             watched: false,
         };
         assert_eq!(args(&[], &[]).cases().len(), choice().len());

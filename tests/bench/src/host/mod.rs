@@ -49,10 +49,10 @@ pub fn run(args: &Args, json: bool) -> Result<bool, Box<dyn Error>> {
     let mut kernel = Vec::new();
     let mut ours: Vec<Result<Vec<Measured>, String>> = ways.iter().map(|_| Ok(Vec::new())).collect();
     for _ in 0..args.rounds {
-        kernel.push(scene.through(Way::Kernel, |p| load::measure(p, args.seconds, args.senders))?);
+        kernel.push(load::measure(&mut scene, Way::Kernel, args.seconds, args.senders)?);
         for (way, all) in ways.iter().zip(&mut ours) {
             if let Ok(list) = all {
-                match scene.through(*way, |p| load::measure(p, args.seconds, args.senders)) {
+                match load::measure(&mut scene, *way, args.seconds, args.senders) {
                     Ok(m) => list.push(m),
                     Err(e) => *all = Err(e.to_string().trim().replace('\n', "; ")),
                 }
@@ -74,7 +74,7 @@ pub fn run(args: &Args, json: bool) -> Result<bool, Box<dyn Error>> {
                 .budget(Budget::RatioAtLeast(least));
             if let Ok(all) = all {
                 let cpus = all.iter().map(|m| m.router_cpus).sum::<f64>() / all.len() as f64;
-                r = r.detail(serde_json::json!({ "router_cpus_over_all_loads": cpus }));
+                r = r.detail(serde_json::json!({ "router_cpus": cpus }));
             }
             readings.push(r);
         }

@@ -45,20 +45,8 @@ pub struct Between<'a> {
     pub to: &'a Host,
     /// The receiver's address.
     pub address: Ipv4Addr,
-    /// The links on the way.
-    pub links: &'a [(&'a Host, &'a str)],
     /// The router, unless it is a kernel.
     pub daemon: Option<&'a Daemon>,
-}
-
-impl Between<'_> {
-    /// Switches the offloads of all links on the way.
-    ///
-    /// # Errors
-    /// When a link refuses.
-    pub fn set_offloads(&self, o: Offloads) -> Result<()> {
-        self.links.iter().try_for_each(|(host, link)| host.set_offloads(link, o))
-    }
 }
 
 /// Nobody else has our addresses here: they need no probes, which take seconds.
@@ -79,17 +67,27 @@ impl Scene {
         Ok(Scene { net, tap: (t, b) })
     }
 
-    /// Lets one way forward, and calls `f` when it does.
+    /// Lets one way forward over links with these offloads, and calls `f` when it does.
     ///
     /// # Errors
     /// When the way cannot be made, nothing passes on it, or `f` fails.
-    pub fn through<R>(&mut self, way: Way, f: impl FnOnce(&Between<'_>) -> Result<R>) -> Result<R> {
+    pub fn through<R>(&mut self, way: Way, offloads: Offloads, f: impl FnOnce(&Between<'_>) -> Result<R>) -> Result<R> {
+        // Before a port is opened: while the other end of a veth has an XDP program, some can no longer be switched.
+        for (host, link) in self.wires() {
+            host.set_offloads(link, offloads)?;
+        }
         match way {
             Way::Kernel => self.through_kernel(f),
             Way::AfPacket => self.through_ports("af_packet", f),
             Way::AfXdp => self.through_ports("af_xdp", f),
-            Way::Tap => self.through_tap(f),
+            Way::Tap => self.through_tap(offloads, f),
         }
+    }
+
+    /// The links that stay.
+    fn wires(&self) -> [(&Host, &str); 6] {
+        let (TwoHosts { a, r, b }, (t, tb)) = (&self.net, &self.tap);
+        [(a, "eth0"), (r, "left"), (r, "right"), (b, "eth0"), (t, "right"), (tb, "eth0")]
     }
 
     fn through_kernel<R>(&mut self, f: impl FnOnce(&Between<'_>) -> Result<R>) -> Result<R> {
@@ -112,12 +110,10 @@ impl Scene {
     }
 
     fn between<R>(&self, daemon: Option<&Daemon>, f: impl FnOnce(&Between<'_>) -> Result<R>) -> Result<R> {
-        let TwoHosts { a, r, b } = &self.net;
-        let links = [(a, "eth0"), (r, "left"), (r, "right"), (b, "eth0")];
-        ready(Between { from: a, to: b, address: TwoHosts::B, links: &links, daemon }, f)
+        ready(Between { from: &self.net.a, to: &self.net.b, address: TwoHosts::B, daemon }, f)
     }
 
-    fn through_tap<R>(&mut self, f: impl FnOnce(&Between<'_>) -> Result<R>) -> Result<R> {
+    fn through_tap<R>(&mut self, offloads: Offloads, f: impl FnOnce(&Between<'_>) -> Result<R>) -> Result<R> {
         let (t, b) = &self.tap;
         let config = format!(
             "{NO_PROBES}{}{}",
@@ -127,8 +123,8 @@ impl Scene {
         let mut daemon = start(t, "tap", &config)?;
         t.add_addr("tap0", TwoHosts::A, 24)?;
         t.add_route(Ipv4Addr::UNSPECIFIED, 0, TwoHosts::R_LEFT)?;
-        let links = [(t, "tap0"), (t, "right"), (b, "eth0")];
-        let way = Between { from: t, to: b, address: TwoHosts::B, links: &links, daemon: Some(&daemon) };
+        t.set_offloads("tap0", offloads)?;
+        let way = Between { from: t, to: b, address: TwoHosts::B, daemon: Some(&daemon) };
         let done = ready(way, f);
         // The device, its address and the route go with the daemon.
         daemon.stop()?;

@@ -56,11 +56,15 @@ struct Desk {
     asked: u64,
     /// Until when its processor time is known, and what it was.
     known: (u64, u64),
-    disturbed: bool,
+    /// Bursts with nothing left behind them until the last loss is made up for.
+    disturbed: u8,
 }
 
 /// A device that is asked again after so many cycles was left alone by its worker for a reason: its processor is asked for.
 const GAP_NS: f64 = 10_000.0;
+/// How many bursts that leave nothing behind it takes until a loss no longer shows: that in which it was seen, and the one in which its
+/// last packets are.
+const MADE_UP: u8 = 2;
 /// How long a schedule goes on before its packets count.
 const WARM_UP_NS: f64 = 30e6;
 /// How long a packet may be on its way.
@@ -114,7 +118,7 @@ pub unsafe fn start(port: *mut c_void, schedule: Schedule, cells: u32, cycles_pe
         seen: Seen::default(),
         asked: 0,
         known: (0, 0),
-        disturbed: false,
+        disturbed: 0,
     };
     // SAFETY: the worker is not at its desk, says the caller.
     unsafe { *device.desk.get() = Some(desk) };
@@ -165,13 +169,15 @@ impl Desk {
         if self.began == 0 {
             (self.began, self.asked, self.known) = (now, now, (now, thread_ns()));
         }
+        let waiting = match self.schedule {
+            Schedule::Every(cycles) => (((now - self.began) as f64 / cycles) as u64 + 1).saturating_sub(self.given),
+            _ => max.into(),
+        };
+        if waiting <= max.into() {
+            self.disturbed = self.disturbed.saturating_sub(1);
+        }
         self.look_for_loss(now);
         self.asked = now;
-        let Schedule::Every(cycles) = self.schedule else { return max };
-        let arrived = ((now - self.began) as f64 / cycles) as u64 + 1;
-        let waiting = arrived.saturating_sub(self.given);
-        // Who finds nothing has caught up with whatever delayed him.
-        self.disturbed &= waiting > 0;
         waiting.min(max.into()) as u32
     }
 
@@ -185,7 +191,7 @@ impl Desk {
         self.known = (now, own);
         if (now - at) as f64 / self.cycles_per_ns - (own - before) as f64 > LOSS_NS {
             self.seen.losses += 1;
-            self.disturbed = true;
+            self.disturbed = MADE_UP;
         }
     }
 
@@ -213,7 +219,7 @@ impl Desk {
                 return;
             }
         }
-        let waited = if self.disturbed { &mut self.seen.disturbed } else { &mut self.seen.waited };
+        let waited = if self.disturbed > 0 { &mut self.seen.disturbed } else { &mut self.seen.waited };
         for cell in cells {
             let arrived = self.arrived.get(*cell as usize).copied().unwrap_or(now);
             waited.add(now.saturating_sub(arrived));

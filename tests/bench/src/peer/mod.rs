@@ -49,7 +49,10 @@ pub struct Args {
 enum Dut {
     Io,
     Macswap,
+    /// Packets are copied out of the interfaces' memory and into it.
     Smpnet,
+    /// The interfaces' memory is the router's own.
+    SmpnetZeroCopy,
 }
 
 /// What it did.
@@ -67,7 +70,7 @@ struct Rate {
 pub fn run(args: &Args, json: bool) -> Result<bool, Box<dyn Error>> {
     let lab = Lab::enter()?;
     let bench = Bench { host: Host::new(lab, "peer")?, cpus: allowed_cpus()?, args };
-    let all = [Dut::Io, Dut::Macswap, Dut::Smpnet];
+    let all = [Dut::Io, Dut::Macswap, Dut::Smpnet, Dut::SmpnetZeroCopy];
     let mut rates = all.map(|_| Ok::<Vec<Rate>, String>(Vec::new()));
     for _ in 0..args.rounds {
         for (dut, rates) in all.into_iter().zip(&mut rates) {
@@ -82,7 +85,7 @@ pub fn run(args: &Args, json: bool) -> Result<bool, Box<dyn Error>> {
     let own = |rates: &Result<Vec<Rate>, String>| {
         rates.as_ref().map_err(Clone::clone).map(|list| median(&mut list.iter().map(|r| r.own).collect::<Vec<_>>()))
     };
-    let [io, macswap, _] = &rates;
+    let [io, macswap, ..] = &rates;
     let (io, macswap) = (own(io).ok(), own(macswap).ok());
     let mut readings = Vec::new();
     for (dut, rates) in all.into_iter().zip(&rates) {
@@ -101,9 +104,10 @@ pub fn run(args: &Args, json: bool) -> Result<bool, Box<dyn Error>> {
         match dut {
             Dut::Io => readings.push(dressed(reading("testpmd io"))),
             Dut::Macswap => readings.push(dressed(reading("testpmd macswap").beside("testpmd io", io))),
-            Dut::Smpnet => {
-                readings.push(dressed(reading("smpnet").beside("testpmd io", io)));
-                readings.push(dressed(reading("smpnet").beside("testpmd macswap", macswap)));
+            Dut::Smpnet | Dut::SmpnetZeroCopy => {
+                let name = if dut == Dut::Smpnet { "smpnet" } else { "smpnet without copies" };
+                readings.push(dressed(reading(name).beside("testpmd io", io)));
+                readings.push(dressed(reading(name).beside("testpmd macswap", macswap)));
             }
         }
     }
@@ -135,8 +139,8 @@ impl Bench<'_> {
         let mut sender = Testpmd::start("tx", at_sender, &[End { socket: &left, server: true }])?;
         let mut receiver = Testpmd::start("rx", at_receiver, &[End { socket: &right, server: true }])?;
         let mode = match dut {
-            Dut::Smpnet => {
-                let daemon = self.smpnet(&left, &right, at_dut)?;
+            Dut::Smpnet | Dut::SmpnetZeroCopy => {
+                let daemon = self.smpnet(&left, &right, at_dut, dut == Dut::SmpnetZeroCopy)?;
                 let mac = mac_of(&daemon, "left0")?;
                 sender.tell(&[&format!("set eth-peer 0 {mac}")])?;
                 return self.rate(&mut sender, &mut receiver, daemon.pid(), at_dut);
@@ -151,7 +155,7 @@ impl Bench<'_> {
     }
 
     /// The router, with a route from one port to the other.
-    fn smpnet(&self, left: &Path, right: &Path, cpu: usize) -> Result<Daemon, Box<dyn Error>> {
+    fn smpnet(&self, left: &Path, right: &Path, cpu: usize, zero_copy: bool) -> Result<Daemon, Box<dyn Error>> {
         let mut plain = Daemon::start(&self.host, "")?;
         let plugins = plain.json(&["plugin", "list"])?;
         plain.stop()?;
@@ -160,13 +164,14 @@ impl Bench<'_> {
         }
         let port = |name: &str, socket: &Path, address: &str| {
             format!(
-                "[[interface]]\nname = \"{name}\"\ndriver = \"memif\"\noptions = {{ socket = \"{}\", role = \"client\" }}\n\
-                 addresses = [\"{address}\"]\n\n",
-                socket.display()
+                "[[interface]]\nname = \"{name}\"\ndriver = \"memif\"\noptions = {{ socket = \"{}\", role = \"client\", \
+                 ring_size = {}, zero_copy = {zero_copy} }}\naddresses = [\"{address}\"]\n\n",
+                socket.display(),
+                1 << testpmd::RING
             )
         };
         let config = format!(
-            "[runtime]\ncpus = [{cpu}]\n\n[sysctl]\n\"net.inet.ip.dad_count\" = 0\n\n{}{}\
+            "[runtime]\ncpus = [{cpu}]\n\n[pool]\ncells = 65536\n\n[sysctl]\n\"net.inet.ip.dad_count\" = 0\n\n{}{}\
              [[arp]]\naddress = \"{}\"\nmac = \"02:00:00:00:99:01\"\n",
             port("left0", left, "198.18.255.1/16"),
             port("right0", right, "198.19.255.1/16"),

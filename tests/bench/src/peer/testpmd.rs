@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Packet buffers of each process, of 2 KiB and some: enough for full rings of two ports.
 const BUFFERS: &str = "--total-num-mbufs=40960";
 /// Descriptors of a ring, as a power of two: the longest, so that programs which share a processor take turns without a loss.
-const RING: u32 = 13;
+pub const RING: u32 = 13;
 
 /// Where packets of the mode `txonly` come from, and where they go. All are of one flow.
 pub const FROM: &str = "198.18.0.2";
