@@ -15,7 +15,7 @@ use crate::{
     reading::{self, Reading},
     report::median,
 };
-use smpnet_lab::{Daemon, Host, Lab, TempDir};
+use smpnet_lab::{Daemon, Host, Lab, TempDir, on_interrupt};
 use std::{
     error::Error,
     path::Path,
@@ -69,6 +69,7 @@ struct Rate {
 /// Runs the benchmark.
 pub fn run(args: &Args, json: bool) -> Result<bool, Box<dyn Error>> {
     let lab = Lab::enter()?;
+    on_interrupt(|| {})?;
     let bench = Bench { host: Host::new(lab, "peer")?, cpus: allowed_cpus()?, args };
     let all = [Dut::Io, Dut::Macswap, Dut::Smpnet, Dut::SmpnetZeroCopy];
     let mut rates = all.map(|_| Ok::<Vec<Rate>, String>(Vec::new()));
