@@ -65,10 +65,7 @@ struct Rate {
     own: f64,
     /// The same on the clock.
     wall: f64,
-    /// Why nothing is claimed of fewer processors than there are processes.
-const FEW: &str = "three processors are needed: of two, the measured one and the receiver take turns of a clock tick each, and what a \
-                   ring holds for a tick is all that can be forwarded (8,192 in 4 ms are 2.05 Mpps)";
-/// Share of the sender's packets that found the ring full.
+    /// Share of the sender's packets that found the ring full.
     refused: f64,
 }
 
