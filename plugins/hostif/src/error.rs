@@ -77,6 +77,14 @@ impl HostError {
             _ => HostError::Kernel { what, source },
         }
     }
+
+    /// The first rule of a driver's options that is broken: whether each is kept, and what it says.
+    pub(crate) fn check_rules(rules: &[(bool, &str)]) -> Result<(), HostError> {
+        match rules.iter().find(|(good, _)| !good) {
+            Some((_, rule)) => Err(HostError::Option(format!("options: {rule}"))),
+            None => Ok(()),
+        }
+    }
 }
 
 impl From<HostError> for smpnet_plugin::Error {

@@ -138,8 +138,8 @@ impl<'a> Path<'a> {
         self.w.stages.age_sent();
     }
 
-    /// What one call of a driver's `rx_burst` gave; packets are told where they came from. False when the port broke the rules and is quarantined; packets that
-    /// are sound then still go back to the pool.
+    /// What one call of a driver's `rx_burst` gave; packets are told where they came from. False when the port broke the
+    /// rules and is quarantined; packets that are sound then still go back to the pool.
     pub(crate) fn check_received(
         &mut self,
         ifp: &'a Ifnet,

@@ -141,9 +141,6 @@ impl Options {
                 "tx.frame_size must be a power of two from 1024 to 65536",
             ),
         ];
-        match rules.iter().find(|(good, _)| !good) {
-            Some((_, rule)) => Err(HostError::Option(format!("options: {rule}"))),
-            None => Ok(()),
-        }
+        HostError::check_rules(&rules)
     }
 }

@@ -175,10 +175,7 @@ impl Options {
                 "exclusive = false cannot be had with AF_XDP, which takes frames before the kernel's own stack sees them: use driver = \"af_packet\"",
             ),
         ];
-        match rules.iter().find(|(good, _)| !good) {
-            Some((_, rule)) => Err(HostError::Option(format!("options: {rule}"))),
-            None => Ok(()),
-        }
+        HostError::check_rules(&rules)
     }
 }
 
