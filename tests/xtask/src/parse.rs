@@ -7,6 +7,8 @@ pub struct Counts {
     pub passed: u64,
     /// Tests that failed, and steps that failed without saying which test did.
     pub failed: u64,
+    /// Names of tests that failed.
+    pub failures: Vec<String>,
     /// What was not tested, with the reasons.
     pub skipped: Vec<String>,
 }
@@ -14,13 +16,14 @@ pub struct Counts {
 impl Counts {
     /// One that passed, or one that failed.
     pub fn one(ok: bool) -> Counts {
-        Counts { passed: ok.into(), failed: (!ok).into(), skipped: vec![] }
+        Counts { passed: ok.into(), failed: (!ok).into(), ..Counts::default() }
     }
 
     /// Adds another's.
     pub fn add(&mut self, other: &Counts) {
         self.passed += other.passed;
         self.failed += other.failed;
+        self.failures.extend(other.failures.iter().cloned());
         self.skipped.extend(other.skipped.iter().cloned());
     }
 }
@@ -54,6 +57,11 @@ pub fn tests(output: &str) -> Counts {
             let reason = reason.trim_start_matches(", ");
             let reason = if reason.is_empty() { "marked #[ignore] without a reason" } else { reason };
             counts.skipped.push(format!("{crate_name}: {name}: {reason}"));
+        } else if let Some(rest) = line.strip_prefix("test ")
+            && let Some((name, word)) = rest.split_once(" ... ")
+            && word.starts_with("FAILED")
+        {
+            counts.failures.push(format!("{crate_name}: {name}"));
         } else if let Some(rest) = line.strip_prefix("test result: ") {
             let number = |what: &str| -> u64 {
                 let before = rest.split(what).next().unwrap_or("").trim_end();
@@ -67,9 +75,35 @@ pub fn tests(output: &str) -> Counts {
     counts
 }
 
+/// The part of a failed step's output that says why: what failed tests printed, else compiler errors and panics, else the
+/// end. No more than `most` lines.
+pub fn why(output: &str, most: usize) -> String {
+    let lines: Vec<&str> = output.lines().collect();
+    let mut told = vec![];
+    let mut failures = false;
+    for line in &lines {
+        // With --show-output the tests that passed have sections of their own, under "successes:".
+        match line.trim_end() {
+            "failures:" => failures = true,
+            "successes:" => failures = false,
+            l if l.starts_with("test result:") || l.trim_start().starts_with("Running ") => failures = false,
+            // A program that died says so outside of every section.
+            l if failures || l.contains("process didn't exit successfully") => told.push(*line),
+            _ => {}
+        }
+    }
+    if told.is_empty() {
+        let first = lines.iter().position(|l| l.starts_with("error") || l.contains("panicked at"));
+        let from = first.unwrap_or_else(|| lines.len().saturating_sub(most));
+        told = lines[from..].to_vec();
+    }
+    told.truncate(most);
+    told.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::tests;
+    use super::{tests, why};
 
     #[test]
     fn results_of_several_crates_are_summed_and_skipped_tests_named() {
@@ -94,5 +128,43 @@ test result: FAILED. 4 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
         let counts = tests(text);
         assert_eq!((counts.passed, counts.failed), (5, 1));
         assert_eq!(counts.skipped, ["smpnet_bpf: b: needs a NIC", "smpnet_bpf: c: needs libpcap0.8"]);
+    }
+    #[test]
+    fn a_failed_test_is_named_and_only_its_output_is_shown() {
+        let text = "\
+     Running tests/host.rs (target/release/deps/host-0123abcd)
+test a ... ok
+test b ... FAILED
+test c ... FAILED (1.3 s)
+
+successes:
+
+---- a stdout ----
+a million routes
+
+successes:
+    a
+
+failures:
+
+---- b stdout ----
+thread 'b' panicked at tests/host.rs:1:2:
+
+failures:
+    b
+
+test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.25s
+error: test failed, to rerun pass `-p smpnet --test host`
+     Running tests/other.rs (target/release/deps/other-0123abcd)
+error: test failed, to rerun pass `-p smpnet --test other`
+
+Caused by:
+  process didn't exit successfully: `target/release/deps/other-0123abcd` (signal: 11, SIGSEGV: invalid memory reference)
+";
+        assert_eq!(tests(text).failures, ["host: b", "host: c"]);
+        let why = why(text, 80);
+        assert!(why.contains("panicked at tests/host.rs") && why.contains("SIGSEGV"), "{why}");
+        assert!(!why.contains("a million routes"), "{why}");
+        assert_eq!(super::why("error: no\nmore", 1), "error: no");
     }
 }

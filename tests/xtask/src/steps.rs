@@ -58,7 +58,7 @@ const LIMIT: Duration = Duration::from_secs(40 * 60);
 pub const SLOW_LIMIT: Duration = Duration::from_secs(5 * 60);
 
 /// Lines of output shown of a step that failed.
-const SHOWN: usize = 80;
+const SHOWN: usize = 120;
 
 impl Runner {
     /// Output goes to files in `logs`.
@@ -91,8 +91,8 @@ impl Runner {
             counts.failed = 1;
         }
         if counts.failed > 0 {
-            let lines: Vec<&str> = output.lines().collect();
-            eprintln!("\n{}\n{name} failed; all of its output is in {}\n", interesting(&lines), path.display());
+            let why = parse::why(&output, SHOWN);
+            eprintln!("\n{why}\n{name} failed; all of its output is in {}\n", path.display());
         }
         self.finish(name, counts, start.elapsed());
         (ok, output)
@@ -149,13 +149,4 @@ impl Runner {
             std::thread::sleep(Duration::from_millis(500));
         }
     }
-}
-
-/// The part of a failed step's output that says why: compiler errors and failed tests, or else the end.
-fn interesting(lines: &[&str]) -> String {
-    let first = lines.iter().position(|l| {
-        l.starts_with("error") || l.starts_with("failures:") || l.starts_with("---- ") || l.contains("panicked at")
-    });
-    let from = first.unwrap_or_else(|| lines.len().saturating_sub(SHOWN));
-    lines[from..].iter().take(SHOWN).copied().collect::<Vec<_>>().join("\n")
 }

@@ -140,6 +140,11 @@ fn report(r: &Runner, time: Duration) -> bool {
         sum.skipped.iter().for_each(|s| println!("  {s}"));
         println!();
     }
+    if !sum.failures.is_empty() {
+        println!("failed:");
+        sum.failures.iter().for_each(|f| println!("  {f}"));
+        println!();
+    }
     println!("all steps: {:.0} s; the output of each is in {}", time.as_secs_f64(), r.logs.display());
     println!("{} passed, {} failed, {} skipped", sum.passed, sum.failed, sum.skipped.len());
     sum.failed == 0
