@@ -150,12 +150,13 @@ impl Shared {
 
     /// Control thread: no packets flow any more, and why.
     pub fn link_down(&self, why: &MemifError) {
-        *lock(&self.peer) = Peer::default();
         match why {
             MemifError::Down | MemifError::Closed => info!("{}: disconnected: {why}", self.name),
             _ => warn!("{}: disconnected: {why}", self.name),
         }
+        // Whoever sees the link down finds the reason there.
         lock(&self.history).last_end = Some(why.to_string());
+        *lock(&self.peer) = Peer::default();
         self.host.link_event(self.ifindex, self.link_state());
     }
 
