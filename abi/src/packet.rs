@@ -40,7 +40,7 @@ pub mod pkt_flags {
     pub const HASH: u32 = 1 << 12;
     /// Delivered through the loopback interface.
     pub const LOOPED: u32 = 1 << 13;
-    /// Must not enter the flow cache (the inverse of NetBSD's M_CANFASTFWD): set by hooks that must see every packet.
+    /// Must not take a prepared way (the inverse of NetBSD's M_CANFASTFWD): set by hooks that must see every packet.
     pub const NO_FAST_FWD: u32 = 1 << 14;
     /// Made by this machine, not forwarded.
     pub const LOCAL: u32 = 1 << 15;

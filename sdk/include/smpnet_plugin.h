@@ -67,7 +67,7 @@
 #define SMPNET_PKT_FLAGS_HASH (1u << 12)
 /* Delivered through the loopback interface. */
 #define SMPNET_PKT_FLAGS_LOOPED (1u << 13)
-/* Must not enter the flow cache (the inverse of NetBSD's M_CANFASTFWD): set by hooks that must see every packet. */
+/* Must not take a prepared way (the inverse of NetBSD's M_CANFASTFWD): set by hooks that must see every packet. */
 #define SMPNET_PKT_FLAGS_NO_FAST_FWD (1u << 14)
 /* Made by this machine, not forwarded. */
 #define SMPNET_PKT_FLAGS_LOCAL (1u << 15)

@@ -113,7 +113,7 @@ pub use {
     callout::{CalloutFunc, CalloutId, Stopped},
     clock::now_ns,
     pfil::{Dir, HookCx, HookId, Layer, PfilHead, PfilHook},
-    pool::{BadPacket, Burst, Earlier, HugePages, Packet, Pool, PoolConfig, PoolError, PoolStats, Segments},
+    pool::{BadPacket, Burst, Cells, Earlier, HugePages, Packet, Pool, PoolConfig, PoolError, PoolStats, Segments},
     prefetch::prefetch,
     runtime::{ManualWorker, Runtime, RuntimeConfig, RuntimeError, StopReport},
     softint::{SoftintFunc, SoftintId, SoftintLevel},

@@ -91,6 +91,25 @@ impl<T: Zeroed> Drop for LazyArray<T> {
     }
 }
 
+/// A [`LazyArray`] whose length is part of its type, so that an index that is masked to it needs no check.
+pub struct LazyTable<T: Zeroed, const N: usize>(LazyArray<T>);
+
+impl<T: Zeroed, const N: usize> LazyTable<T, N> {
+    /// Reserves the table, as [`LazyArray::new`].
+    pub fn new(huge: bool) -> io::Result<Self> {
+        LazyArray::new(N, huge).map(LazyTable)
+    }
+}
+
+impl<T: Zeroed, const N: usize> Deref for LazyTable<T, N> {
+    type Target = [T; N];
+    #[inline(always)]
+    fn deref(&self) -> &[T; N] {
+        // SAFETY: the array was made with N elements, and never changes its length.
+        unsafe { &*self.0.base.as_ptr().cast() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

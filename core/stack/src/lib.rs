@@ -1,20 +1,20 @@
-//! The network stack: interfaces, Ethernet, ARP, IPv4, ICMP, routing, flow cache.
+//! The network stack: interfaces, Ethernet, ARP, IPv4, ICMP, routing, adjacencies.
 //!
 //! A [`Stack`] stands on a runtime. Its workers carry bursts of packets the whole way from a port's receive queue to a
 //! port's transmit queue; control threads change what they find on the way. The way of a burst is the way of the files:
 //!
 //! ```text
-//! net/poller -> net/ether -> inet/input -> flow | route/fib -> inet/forward -> neigh/table -> net/output -> net/tx
+//! net/poller -> net/ether -> inet/input -> route/fib -> adjacency | inet/forward -> neigh/table -> net/output -> net/tx
 //! ```
 //!
 //! What workers read is published and never changed in place; what they leave to be done goes to the control thread
 //! through one bounded queue ([`Stack::tick`]). Decisions (`inet/decide`, `neigh/machine`, `neigh/dad`) are pure
 //! functions, so that tests and [`Stack::explain`] use the very same ones.
 
+mod adjacency;
 mod bpf;
 mod control;
 mod error;
-mod flow;
 mod hash;
 mod inet;
 mod lazy;
@@ -34,7 +34,7 @@ pub use bpf::{
     ListenerSpec, ListenerStatus, Seen, What, WriteFilter,
 };
 pub use control::{
-    ArpSpec, AtHook, Beside, FilterOpinion, FlowStatus, OFFLOADS, ProtocolStats, Segments, StackEvent, encap_key,
+    AdjacencyStatus, ArpSpec, AtHook, Beside, FilterOpinion, OFFLOADS, ProtocolStats, Segments, StackEvent, encap_key,
 };
 pub use error::StackError;
 pub use hash::{RSS_KEY, toeplitz};

@@ -1,10 +1,10 @@
 //! The stack: everything that workers and control threads share.
 
+use crate::adjacency::Adjacencies;
 use crate::bpf::Bpf;
 use crate::control::Control;
 use crate::control::events::Events;
 use crate::error::StackError;
-use crate::flow::FlowCache;
 use crate::hash::entropy;
 use crate::inet::demux::EncapTable;
 use crate::inet::hold::Hold;
@@ -104,7 +104,7 @@ impl Stack {
         let fib = Fib::with_domain(domain.clone()).map_err(|e| memory(&e))?;
         let slab = Slab::new().map_err(|e| memory(&e))?;
         let tunables = Arc::new(Tunables::new());
-        let flows = tunables.maxflows.load(Ordering::Relaxed);
+        let adjacencies = tunables.maxadjacencies.load(Ordering::Relaxed);
         let queue = |name: &str| Arc::new(PktQueue::new(name, rt.domain(), HAND_OVER));
         let (tx_queue, input_queue, reass_queue) = (queue("tx"), queue("input"), queue("ip_reass"));
         let stack = Arc::new_cyclic(|me| Stack {
@@ -118,8 +118,8 @@ impl Stack {
             generation: AtomicU32::new(1),
             seed: entropy(),
             cpus: PerCpu::new(workers, |i| Worker {
-                flow: FlowCache::new(flows as usize),
-                flow_size: flows,
+                adjacencies: Adjacencies::new(adjacencies as usize),
+                adjacencies_wish: adjacencies,
                 stages: Stages::new(),
                 hold: Hold::default(),
                 icmp: Bucket::default(),
@@ -188,9 +188,10 @@ impl Stack {
         self.rt.pool()
     }
 
-    /// What workers remember of routes and neighbours is no longer true.
+    /// Interfaces, addresses or filters changed: the ways that workers have prepared are no longer true. Routes and
+    /// neighbours need not say so: workers look at them for each packet.
     pub(crate) fn bump(&self) {
-        // 0 marks vacant entries of the flow caches and is never current.
+        // 0 marks vacant adjacencies and is never current.
         if self.generation.fetch_add(1, Ordering::AcqRel) == u32::MAX {
             self.generation.store(1, Ordering::Release);
         }

@@ -28,11 +28,11 @@ tunables! {
     forwarding = 1, 0..=1, "net.inet.ip.forwarding", "forward packets between interfaces";
     redirect = 1, 0..=1, "net.inet.ip.redirect", "send ICMP redirects";
     ttl = 64, 1..=255, "net.inet.ip.ttl", "time to live of packets made here";
-    express = 1, 0..=1, "net.inet.ip.express", "take packets of known flows the straight way; 0 sends all over the general path";
+    express = 1, 0..=1, "net.inet.ip.express", "take packets with a known way out the straight way; 0 sends all over the general path";
     allowsrcrt = 0, 0..=1, "net.inet.ip.allowsrcrt", "take packets with a source route; 0 refuses them";
     forwsrcrt = 1, 0..=1, "net.inet.ip.forwsrcrt", "send packets on by their source route, where allowsrcrt is set";
     directed_broadcast = 0, 0..=1, "net.inet.ip.directed-broadcast", "forward broadcasts into connected networks";
-    maxflows = 16384, 0..=16777216, "net.inet.ip.maxflows", "flows that each worker remembers; 0 remembers none";
+    maxadjacencies = 16384, 0..=4194304, "net.inet.ip.maxadjacencies", "next hops whose way each worker keeps prepared; 0 keeps none";
     mtudisc = 1, 0..=1, "net.inet.ip.mtudisc", "learn path MTUs from ICMP for what this router itself sends";
     mtudisctimeout = 600, 1..=86400, "net.inet.ip.mtudisctimeout", "seconds that a path MTU is remembered";
     maxfragpackets = 200, 0..=65535, "net.inet.ip.maxfragpackets", "datagrams that may be incomplete at once";

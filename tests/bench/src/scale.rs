@@ -21,7 +21,7 @@ const TWO: f64 = 1.9;
 const TWO_STEERED: f64 = 1.6;
 /// What each worker must have of a processor so that packets do not wait for it, in percent.
 const ENOUGH: f64 = 90.0;
-/// Until flow caches are filled.
+/// Until caches are filled.
 const RAMP: Duration = Duration::from_millis(200);
 
 /// Options of `scale`.

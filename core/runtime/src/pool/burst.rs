@@ -99,22 +99,6 @@ impl Burst {
         &mut self.cells[..self.len as usize]
     }
 
-    /// The whole array, for a callee that fills it, followed by [`Burst::set_len`].
-    #[inline(always)]
-    pub fn spare_mut(&mut self) -> &mut [Cell] {
-        &mut self.cells[self.len as usize..]
-    }
-
-    /// Sets how many packets there are, after the array was filled.
-    ///
-    /// # Panics
-    /// When `n` is above [`BURST_MAX`].
-    #[inline(always)]
-    pub fn set_len(&mut self, n: usize) {
-        assert!(n <= BURST_MAX as usize);
-        self.len = n as u32;
-    }
-
     /// The packets, one by one.
     #[inline]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Cell> + '_ {

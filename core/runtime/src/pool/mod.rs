@@ -17,14 +17,14 @@ mod tests;
 
 pub use burst::Burst;
 pub use memory::HugePages;
-pub use packet::{Packet, Segments};
+pub use packet::{Cells, Packet, Segments};
 
 use crate::{Cpu, MAX_WORKERS, sync::lock};
 use cache::{BATCH, Batch, Cache};
 use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::CachePadded;
 use memory::Memory;
-use smpnet_abi::{CELL_NONE, Cell, HEADER_SIZE, PktHdr, PoolDesc};
+use smpnet_abi::{BURST_MAX, CELL_NONE, Cell, HEADER_SIZE, PktHdr, PoolDesc};
 use std::{
     cell::UnsafeCell,
     sync::{
@@ -342,6 +342,12 @@ impl Pool {
         Packet::new(self, c)
     }
 
+    /// Where the cells are, for loops over a burst.
+    #[inline(always)]
+    pub fn locate(&self) -> Cells<'_> {
+        Cells::new(self)
+    }
+
     /// Checks a packet that comes from outside: every index of its chain, every offset and length in it, the sums. With
     /// an `Ok` the chain can be walked without further checks.
     ///
@@ -397,34 +403,54 @@ impl Pool {
     /// As [`Pool::validate`], and [`BadPacket::Twice`].
     #[inline]
     pub fn validate_next(&self, earlier: impl Earlier, c: Cell) -> Result<(), BadPacket> {
-        if self.claim_single(earlier, c) { Ok(()) } else { self.claim_any(earlier, c) }
+        self.claim_any(earlier, c)
     }
 
-    /// The usual case of [`Pool::validate_next`], in few instructions: a sound packet of one cell, which the list does not
-    /// hold, behind packets of one cell. False, with nothing changed, when it is something else.
+    /// [`Pool::validate_next`] for each of the first `n` packets of a burst in its turn; `each` is shown those that are
+    /// accepted.
+    ///
+    /// # Errors
+    /// The place of the first that is wrong, and what is. Those before it are accepted.
     #[inline(always)]
-    fn claim_single(&self, earlier: impl Earlier, c: Cell) -> bool {
-        if !self.is_valid(c) {
-            return false;
+    pub fn validate_burst<'p>(
+        &'p self,
+        cells: &[Cell; BURST_MAX as usize],
+        n: usize,
+        mut each: impl FnMut(Packet<'p>),
+    ) -> Result<(), (usize, BadPacket)> {
+        let (n, at) = (n.min(cells.len()), self.locate());
+        let mut i = 0;
+        while i < n
+            && let Some(p) = at.get(cells[i])
+            && Self::claim_single(p, cells, i)
+        {
+            each(p);
+            i += 1;
         }
-        let at = earlier.count() as u64;
-        let mut p = Packet::new(self, c);
+        // From the first on that is not as usual.
+        for i in i..n {
+            self.claim_any(&cells[..i], cells[i]).map_err(|e| (i, e))?;
+            each(at.packet(cells[i]));
+        }
+        Ok(())
+    }
+
+    /// The usual case of [`Pool::validate_next`], in few instructions and without a branch that depends on the order of the
+    /// cells: a sound packet of one cell, which is not among the packets before it, all of one cell. False, with nothing
+    /// changed, when it is something else.
+    #[inline(always)]
+    fn claim_single(mut p: Packet<'_>, cells: &[Cell; BURST_MAX as usize], i: usize) -> bool {
         let h = p.hdr();
         let (off, len) = (u32::from(h.data_off), u32::from(h.data_len));
         let single = (h.next == CELL_NONE) & (h.nsegs == 1) & (h.pkt_len == len);
-        let inside = (off >= HEADER_SIZE) & (off + len <= self.desc.cell_size);
+        let inside = (off >= HEADER_SIZE) & (off + len <= p.size);
+        // What it says is mostly left from an earlier list.
         let was = h.scratch[1];
-        if !(single & inside) {
+        let twice = (was < i as u64) & (cells[was as usize % cells.len()] == p.cell());
+        if !(single & inside & !twice) {
             return false;
         }
-        if was < at {
-            // What it says is mostly left from an earlier list.
-            let head = earlier.head(was as usize);
-            if head == c || !self.is_valid(head) || Packet::new(self, head).hdr().next != CELL_NONE {
-                return false;
-            }
-        }
-        p.hdr_mut().scratch[1] = at;
+        p.hdr_mut().scratch[1] = i as u64;
         true
     }
 

@@ -15,9 +15,56 @@ const HDR: usize = HEADER_SIZE as usize;
 pub struct Packet<'p> {
     /// Start of the cell.
     base: *mut u8,
-    pool: &'p Pool,
+    /// Bytes of a cell.
+    pub(super) size: u32,
     cell: Cell,
+    pool: &'p Pool,
     _owner: PhantomData<&'p mut [u8]>,
+}
+
+/// Where the cells of a pool are, by value. A loop over a burst keeps it in registers, where the pool's own fields would be
+/// loaded again after each store into a packet.
+#[derive(Clone, Copy)]
+pub struct Cells<'p> {
+    base: *mut u8,
+    size: u32,
+    count: u32,
+    pool: &'p Pool,
+}
+
+impl<'p> Cells<'p> {
+    pub(super) fn new(pool: &'p Pool) -> Self {
+        Cells { base: pool.desc.base, size: pool.desc.cell_size, count: pool.desc.cells, pool }
+    }
+
+    /// As [`Pool::packet`].
+    ///
+    /// # Panics
+    /// When `c` is no cell.
+    #[inline(always)]
+    pub fn packet(self, c: Cell) -> Packet<'p> {
+        if c >= self.count {
+            super::bad_index(c);
+        }
+        // SAFETY: checked just now.
+        unsafe { self.at(c) }
+    }
+
+    /// As [`Cells::packet`]; none when `c` is no cell.
+    #[inline(always)]
+    pub(super) fn get(self, c: Cell) -> Option<Packet<'p>> {
+        // SAFETY: checked just now.
+        (c < self.count).then(|| unsafe { self.at(c) })
+    }
+
+    /// # Safety
+    /// `c` is a cell.
+    #[inline(always)]
+    unsafe fn at(self, c: Cell) -> Packet<'p> {
+        // SAFETY: the index is below the number of cells, so the result is inside of the pool's mapping.
+        let base = unsafe { self.base.add(c as usize * self.size as usize) };
+        Packet { base, size: self.size, cell: c, pool: self.pool, _owner: PhantomData }
+    }
 }
 
 impl<'p> Packet<'p> {
@@ -25,9 +72,8 @@ impl<'p> Packet<'p> {
     #[inline(always)]
     pub(super) fn new(pool: &'p Pool, cell: Cell) -> Self {
         debug_assert!(pool.is_valid(cell));
-        // SAFETY: the index is below the number of cells, so the result is inside of the pool's mapping.
-        let base = unsafe { pool.desc.base.add(cell as usize * pool.desc.cell_size as usize) };
-        Packet { base, pool, cell, _owner: PhantomData }
+        // SAFETY: the caller has checked it.
+        unsafe { pool.locate().at(cell) }
     }
 
     /// Index of the first cell.
@@ -65,7 +111,7 @@ impl<'p> Packet<'p> {
     /// Start and length of this cell's data, inside of the cell whatever the header says.
     #[inline(always)]
     fn extent(&self) -> (usize, usize) {
-        let size = self.pool.cell_size();
+        let size = self.size as usize;
         let off = usize::from(self.hdr().data_off).clamp(HDR, size);
         (off, usize::from(self.hdr().data_len).min(size - off))
     }
@@ -106,10 +152,39 @@ impl<'p> Packet<'p> {
         unsafe { self.bytes_mut(off, n) }
     }
 
+    /// The first `N` bytes of data, if the first cell has so many.
+    #[inline(always)]
+    pub fn head<const N: usize>(&self) -> Option<&[u8; N]> {
+        let off = self.head_at(N)?;
+        // SAFETY: `N` bytes between header and end of the cell.
+        unsafe { self.bytes(off, N) }.first_chunk()
+    }
+
+    /// As [`Packet::head`], to be changed.
+    #[inline(always)]
+    pub fn head_mut<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
+        let off = self.head_at(N)?;
+        // SAFETY: as in `head`.
+        unsafe { self.bytes_mut(off, N) }.first_chunk_mut()
+    }
+
+    /// Asks for the line that the data begins in.
+    #[inline(always)]
+    pub fn prefetch_data(&self) {
+        prefetch(self.base.wrapping_add(self.hdr().data_off.into()));
+    }
+
+    /// Where the data begins, if `n` bytes of it are in the first cell, whatever the header says.
+    #[inline(always)]
+    fn head_at(&self, n: usize) -> Option<usize> {
+        let (off, len) = (usize::from(self.hdr().data_off), usize::from(self.hdr().data_len));
+        (off >= HDR && off + n <= self.size as usize && len >= n).then_some(off)
+    }
+
     /// The first byte of data; of a packet without data the byte where it would be.
     #[inline(always)]
     pub fn first_byte(&self) -> u8 {
-        let off = usize::from(self.hdr().data_off).min(self.pool.cell_size() - 1);
+        let off = usize::from(self.hdr().data_off).min(self.size as usize - 1);
         // SAFETY: below the cell's size.
         unsafe { *self.base.add(off) }
     }
@@ -143,13 +218,13 @@ impl<'p> Packet<'p> {
     #[inline]
     pub fn cell_bytes(&self) -> &[u8] {
         // SAFETY: from the header to the end of the cell.
-        unsafe { self.bytes(HDR, self.pool.cell_size() - HDR) }
+        unsafe { self.bytes(HDR, self.size as usize - HDR) }
     }
 
     /// As [`Packet::cell_bytes`], to be changed.
     #[inline]
     pub fn cell_bytes_mut(&mut self) -> &mut [u8] {
-        let n = self.pool.cell_size() - HDR;
+        let n = self.size as usize - HDR;
         // SAFETY: from the header to the end of the cell.
         unsafe { self.bytes_mut(HDR, n) }
     }
@@ -164,7 +239,7 @@ impl<'p> Packet<'p> {
     #[inline]
     pub fn tailroom(&self) -> usize {
         let (off, n) = self.extent();
-        self.pool.cell_size() - off - n
+        self.size as usize - off - n
     }
 
     /// Puts `n` bytes in front and returns them, with whatever they held; `None` when the headroom is too small.
@@ -216,7 +291,7 @@ impl<'p> Packet<'p> {
     #[inline]
     pub fn set_data(&mut self, bytes: &[u8]) -> bool {
         let (off, _) = self.extent();
-        if self.hdr().next != CELL_NONE || bytes.len() > self.pool.cell_size() - off {
+        if self.hdr().next != CELL_NONE || bytes.len() > self.size as usize - off {
             return false;
         }
         // SAFETY: checked just now to end inside of the cell.

@@ -253,6 +253,55 @@ fn a_cell_that_is_twice_in_a_list_is_found() {
     assert_eq!((s.in_use, s.bad_frees), (0, 0));
 }
 
+/// What the first packet is that is wrong in a burst, by looking at each for itself and at all before it.
+fn first_wrong(pool: &Pool, burst: &[Cell]) -> Option<(usize, BadPacket)> {
+    let cells_of = |c: Cell| {
+        let next = |c: &Cell| Some(pool.packet(*c).hdr().next).filter(|n| *n != CELL_NONE);
+        std::iter::successors(Some(c), next).collect::<Vec<_>>()
+    };
+    let mut seen = HashSet::new();
+    burst.iter().enumerate().find_map(|(i, c)| match pool.validate(*c) {
+        Err(e) => Some((i, e)),
+        Ok(()) => cells_of(*c).into_iter().any(|c| !seen.insert(c)).then_some((i, BadPacket::Twice)),
+    })
+}
+
+#[test]
+fn a_burst_is_judged_as_its_packets_would_be_one_by_one() {
+    let pool = pool(256, 1);
+    let mut random = 1u64;
+    let mut below = |n: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % n
+    };
+    let mut owned: Vec<Cell> = (0..40).map(|_| chain(&pool, &[b"abc"])).collect();
+    owned.extend((0..8).map(|_| chain(&pool, &[b"ab", b"c", b"d"])));
+    let (mut good, mut wrong) = (0, 0);
+    for _ in 0..4000 {
+        // Packets in any order, mostly each once; now and then one of two, the tail of a chain, a free cell, no cell.
+        let mut all = owned.clone();
+        let mut burst = [0; BURST_MAX as usize];
+        let n = below(owned.len() + 1);
+        for c in &mut burst[..n] {
+            *c = match below(400) {
+                0 => owned[below(owned.len())],
+                1 => pool.packet(owned[47]).hdr().next,
+                2 => 255,
+                3 => 256,
+                _ => all.swap_remove(below(all.len())),
+            };
+        }
+        let mut accepted = vec![];
+        let said = pool.validate_burst(&burst, n, |p| accepted.push(p.cell()));
+        let want = first_wrong(&pool, &burst[..n]);
+        assert_eq!(said.err(), want, "{:?}", &burst[..n]);
+        let sound = want.map_or(n, |(i, _)| i);
+        assert_eq!(accepted, &burst[..sound]);
+        (good, wrong) = (good + usize::from(want.is_none()), wrong + usize::from(want.is_some()));
+    }
+    assert!(good > 1000 && wrong > 400, "{good} {wrong}");
+}
+
 #[test]
 fn a_pool_out_of_range_is_refused_by_name() {
     let refused = |c: PoolConfig| Pool::new(&c).err().map(|e| e.to_string()).unwrap_or_default();

@@ -481,6 +481,9 @@ fn drain_queues(cx: &mut WorkerCx<'_>) -> u32 {
     let section = unsafe { shared.domain.assume_section() };
     let mut work = 0;
     for d in shared.drains.read(section) {
+        if !d.queue.has_work(cx.cpu) {
+            continue;
+        }
         for _ in 0..QUEUE_BURSTS {
             let mut cells = [0; BURST_MAX as usize];
             let n = d.queue.drain(cx.cpu, &mut cells);

@@ -19,8 +19,8 @@ pub fn render(d: &Daemon) -> String {
     let accounting = serde_json::to_value(stack.accounting()).unwrap_or_default();
     page.object("smpnet_packets", "Packets by what became of them, whole router.", "counter", &accounting);
     protocol_metrics(&mut page, &super::show::protocols(stack));
-    let flows = serde_json::to_value(stack.flow_status()).unwrap_or_default();
-    page.object("smpnet_flow_cache", "Flow caches of all workers together.", "counter", &flows);
+    let adjacencies = serde_json::to_value(stack.adjacency_status()).unwrap_or_default();
+    page.object("smpnet_adjacency", "Prepared ways to next hops, of all workers together.", "counter", &adjacencies);
     filter_metrics(&mut page, d);
     module_metrics(&mut page, d);
     bpf_metrics(&mut page, d);

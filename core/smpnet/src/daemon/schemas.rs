@@ -296,7 +296,7 @@ fn observing() -> Value {
         })),
         "Stats": answer("Totals.", json!({
             "accounting": answer("Packets by what became of them; `missing` is 0 while none is in flight.", totals.into()),
-            "protocols": {"type": "object"}, "flow_cache": {"type": "object"}, "pool": {"type": "object", "additionalProperties": integer()},
+            "protocols": {"type": "object"}, "adjacencies": {"type": "object"}, "pool": {"type": "object", "additionalProperties": integer()},
             "workers": list(json!({"type": "object"})), "daemon": named("Version"),
         })),
         "Drop": answer("Drops.", json!({

@@ -164,7 +164,7 @@ pub fn stats(d: &Daemon, _: &Call) -> Answer {
     Ok(json!({
         "accounting": totals,
         "protocols": protocols(stack),
-        "flow_cache": to_json(stack.flow_status())?,
+        "adjacencies": to_json(stack.adjacency_status())?,
         "pool": {
             "cells": pool.total, "in_use": pool.in_use, "available": runtime.pool().available(),
             "shared": pool.shared, "caches": pool.caches, "alloc_failures": pool.alloc_failures,

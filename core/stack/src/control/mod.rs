@@ -19,7 +19,7 @@ pub use events::StackEvent;
 pub use explain::{AtHook, Beside, FilterOpinion, Segments, encap_key};
 pub use neighbours::ArpSpec;
 pub use ports::OFFLOADS;
-pub use stats::{FlowStatus, ProtocolStats};
+pub use stats::{AdjacencyStatus, ProtocolStats};
 
 use crate::neigh::dad::Dad;
 use crate::route::{Fib, Rib};

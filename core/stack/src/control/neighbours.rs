@@ -81,7 +81,6 @@ impl Stack {
         if !self.lock_arp().set_permanent(key, mac, &ifp.shared.neigh, &mut todo) {
             return Err(StackError::TableFull("table of neighbours", crate::neigh::table::SLOTS));
         }
-        self.bump();
         self.perform(todo);
         Ok(())
     }
@@ -138,7 +137,6 @@ impl Stack {
             arp.forget((ifindex, *ip), table.as_deref(), &mut todo);
         }
         drop(arp);
-        self.bump();
         self.perform(todo);
     }
 

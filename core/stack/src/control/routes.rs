@@ -42,7 +42,6 @@ impl Stack {
     pub fn route_add(&self, spec: &RouteSpec) -> Result<(), StackError> {
         let mut control = self.lock();
         self.add_one(&mut control, spec, &mut Gateways::default())?;
-        self.bump();
         Ok(())
     }
 
@@ -84,7 +83,6 @@ impl Stack {
                 }
             }
         }
-        self.bump();
         result
     }
 
@@ -118,7 +116,6 @@ impl Stack {
             }
             gateways.changed(spec.dst);
         }
-        self.bump();
         result
     }
 
@@ -129,7 +126,6 @@ impl Stack {
     pub fn route_delete(&self, dst: Ipv4Net) -> Result<(), StackError> {
         let mut control = self.lock();
         self.route_step(&mut control, &RouteStep::Delete(dst), &mut Gateways::default())?;
-        self.bump();
         Ok(())
     }
 
@@ -140,7 +136,6 @@ impl Stack {
     pub fn route_change(&self, spec: &RouteSpec) -> Result<(), StackError> {
         let mut control = self.lock();
         self.route_step(&mut control, &RouteStep::Change(spec.clone()), &mut Gateways::default())?;
-        self.bump();
         Ok(())
     }
 

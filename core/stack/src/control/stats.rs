@@ -1,6 +1,6 @@
 //! Counters, summed up.
 
-use crate::net::counters::{Account, ArpStat, FlowStat, IcmpStat, IfCounter, IpStat, REASONS, base};
+use crate::net::counters::{Account, AdjStat, ArpStat, IcmpStat, IfCounter, IpStat, REASONS, base};
 use crate::net::ifnet::{Attach, Ifnet};
 use crate::stack::Stack;
 use crate::types::{Accounting, DropCount, IfCounters};
@@ -19,18 +19,18 @@ pub struct ProtocolStats {
     pub arp: Vec<(&'static str, u64)>,
 }
 
-/// The flow caches of all workers together.
+/// The adjacencies of all workers together: prepared ways to next hops.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct FlowStatus {
-    /// Packets that took the remembered way.
+pub struct AdjacencyStatus {
+    /// Packets that took a prepared way.
     pub hits: u64,
-    /// Packets that took the long way.
+    /// Packets that might have, and took the long way.
     pub misses: u64,
-    /// Of these, packets whose flow was remembered from before a change.
+    /// Of these, packets whose way was prepared before a change.
     pub stale: u64,
-    /// Flows remembered.
+    /// Ways prepared.
     pub inserts: u64,
-    /// Flows forgotten for want of space.
+    /// Ways forgotten for want of space.
     pub evictions: u64,
     /// Entries of each worker's table.
     pub capacity: u64,
@@ -49,18 +49,18 @@ impl Stack {
         }
     }
 
-    /// Statistics of the flow caches.
-    pub fn flow_status(&self) -> FlowStatus {
-        let sum = |c: FlowStat| self.counters.sum(base::FLOW + c as usize);
-        FlowStatus {
-            hits: sum(FlowStat::Hits),
-            misses: sum(FlowStat::Misses),
-            stale: sum(FlowStat::Stale),
-            inserts: sum(FlowStat::Inserts),
-            evictions: sum(FlowStat::Evictions),
-            capacity: match self.tunables.maxflows.load(Ordering::Relaxed) {
+    /// Statistics of the adjacencies.
+    pub fn adjacency_status(&self) -> AdjacencyStatus {
+        let sum = |c: AdjStat| self.counters.sum(base::ADJACENCY + c as usize);
+        AdjacencyStatus {
+            hits: sum(AdjStat::Hits),
+            misses: sum(AdjStat::Misses),
+            stale: sum(AdjStat::Stale),
+            inserts: sum(AdjStat::Inserts),
+            evictions: sum(AdjStat::Evictions),
+            capacity: match self.tunables.maxadjacencies.load(Ordering::Relaxed) {
                 0 => 0,
-                n => u64::from(n.next_power_of_two()).max(crate::flow::MIN_FLOWS as u64),
+                n => u64::from(n.next_power_of_two()).max(crate::adjacency::MIN_ADJACENCIES as u64),
             },
         }
     }

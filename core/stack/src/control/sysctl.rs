@@ -2,7 +2,7 @@
 
 use super::stats::rx_missed;
 use crate::neigh::machine::Timings;
-use crate::net::counters::{Account, ArpStat, FlowStat, IcmpStat, IfCounter, IpStat, base};
+use crate::net::counters::{Account, AdjStat, ArpStat, IcmpStat, IfCounter, IpStat, base};
 use crate::net::ifnet::Attach;
 use crate::stack::Stack;
 use crate::types::IfIndex;
@@ -95,7 +95,7 @@ impl Stack {
             ("net.inet.ip.stats", base::IP, &IpStat::NAMES, "IPv4 packets"),
             ("net.inet.icmp.stats", base::ICMP, &IcmpStat::NAMES, "ICMP messages"),
             ("net.inet.arp.stats", base::ARP, &ArpStat::NAMES, "ARP packets"),
-            ("net.inet.ip.flow", base::FLOW, &FlowStat::NAMES, "flow cache"),
+            ("net.inet.ip.adjacency", base::ADJACENCY, &AdjStat::NAMES, "adjacencies"),
             ("kern.accounting", base::ACCOUNT, &Account::NAMES, "packets that entered and left the stack"),
         ];
         for (prefix, base, names, doc) in groups {
@@ -117,7 +117,7 @@ impl Stack {
             text.collect::<Vec<_>>().join(", ")
         };
         tree.add("net.inet.ip.pathmtu", "path MTUs that ICMP told: destinations and bytes", Node::read_only(list));
-        self.reading("net.inet.ip.generation", "changes that made the flow caches look anew", |s| {
+        self.reading("net.inet.ip.generation", "changes that made every adjacency be prepared anew", |s| {
             u64::from(s.generation.load(Relaxed))
         });
     }

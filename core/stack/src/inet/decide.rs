@@ -15,7 +15,6 @@ pub(crate) struct IpInfo {
     pub dst: u32,
     /// `src << 16 | dst` of TCP and UDP; 0 for fragments and other protocols.
     pub ports: u32,
-    pub hash: u32,
     pub total_len: u16,
     /// DF, MF and offset.
     pub frag: u16,
@@ -95,7 +94,6 @@ pub(crate) fn validate(b: &[u8], pkt_len: u32, flags: u32) -> Result<IpInfo, Dro
         src,
         dst,
         ports,
-        hash: 0,
         total_len,
         frag,
         ttl: h[8],
@@ -108,8 +106,19 @@ pub(crate) fn validate(b: &[u8], pkt_len: u32, flags: u32) -> Result<IpInfo, Dro
 /// Whether an address is not in 1/8 to 126/8 or 128/8 to 223/8, so that it needs a closer look.
 #[inline(always)]
 pub(crate) fn odd(a: u32) -> bool {
-    matches!(a >> 24, 0 | 127) || a >= 0xe000_0000
+    ODD[(a >> 24) as usize]
 }
+
+/// [`odd`] by the first byte.
+pub(crate) static ODD: [bool; 256] = {
+    let mut odd = [true; 256];
+    let mut i = 1;
+    while i < 224 {
+        odd[i] = i == 127;
+        i += 1;
+    }
+    odd
+};
 
 /// Addresses that cannot come from the wire (RFC 1122, section 3.2.1.3; RFC 1812, section 5.3.7).
 #[inline(always)]

@@ -1,11 +1,11 @@
-//! Forwarding and output of IPv4 packets whose way the flow cache does not know.
+//! Forwarding and output of IPv4 packets whose way is not prepared.
 
 use super::decide::{ErrorKind, Fit, GSO, IpInfo, Way, fit, segment_len, smaller_segments, way};
 use super::input::decrement_ttl;
-use crate::flow::{FlowRoute, NO_NEIGHBOUR};
+use crate::adjacency::{Adjacency, NO_NEIGHBOUR, NO_WORD, Next};
 use crate::hash::FlowKey;
 use crate::neigh::table::Usable;
-use crate::net::counters::{FlowStat, IpStat};
+use crate::net::counters::{AdjStat, IpStat};
 use crate::net::ifnet::{Ifnet, Medium};
 use crate::net::path::Path;
 use crate::route::{NextHop, NextHopKind};
@@ -14,14 +14,6 @@ use crate::wire::ethernet::{BROADCAST, Ethernet, HEADER_LEN, TYPE_IPV4, mac_from
 use crate::wire::ipv4::Ipv4;
 use smpnet_abi::{Cell, DropReason, pkt_flags};
 use std::sync::atomic::Ordering::Relaxed;
-
-/// What is known of a packet that goes out.
-pub(crate) struct Out<'i> {
-    pub info: &'i IpInfo,
-    pub hash: u32,
-    /// Forwarded, not made here; then the flow may be remembered.
-    pub forwarded: bool,
-}
 
 impl<'a> Path<'a> {
     /// The long way of a packet that came in.
@@ -101,7 +93,7 @@ impl<'a> Path<'a> {
                 decrement_ttl(p.data_mut());
                 self.ip_stat(IpStat::Forward, 1);
                 self.fragment(c, out.mtu, |path, piece| {
-                    path.ip_send(out, piece, next, &Out { info, hash: 0, forwarded: false });
+                    path.ip_send(out, piece, next, false);
                 });
                 return;
             }
@@ -113,9 +105,9 @@ impl<'a> Path<'a> {
         }
         decrement_ttl(p.data_mut());
         self.ip_stat(IpStat::Forward, 1);
-        let cacheable =
+        let plain =
             !info.slow && egress != ifp.index.get() && flags & (pkt_flags::NO_FAST_FWD | pkt_flags::LOOPED | GSO) == 0;
-        self.ip_send(out, c, next, &Out { info, hash: info.hash, forwarded: cacheable });
+        self.ip_send(out, c, next, plain);
     }
 
     fn segment_len(&self, c: Cell, info: &IpInfo) -> u32 {
@@ -134,15 +126,15 @@ impl<'a> Path<'a> {
     }
 
     /// Sends a packet to a neighbour of an interface: resolves it, puts the link header in front and stages it; or holds it
-    /// until the neighbour answers.
-    pub(crate) fn ip_send(&mut self, out: &'a Ifnet, c: Cell, next: u32, o: &Out<'_>) {
+    /// until the neighbour answers. After a `plain` packet others like it may follow, so its way is prepared for them.
+    pub(crate) fn ip_send(&mut self, out: &'a Ifnet, c: Cell, next: u32, plain: bool) {
         let mut p = self.packet(c);
         let flags = p.hdr().flags & !(pkt_flags::BCAST | pkt_flags::MCAST);
         p.hdr_mut().flags = flags;
         let egress = out.index.get();
         if out.medium == Medium::RawIp {
-            if o.forwarded {
-                self.remember(out, o, NO_NEIGHBOUR, 0, [0; HEADER_LEN]);
+            if plain {
+                self.prepare(out, next, NO_NEIGHBOUR, NO_WORD, [0; HEADER_LEN]);
             }
             p.hdr_mut().ether_type = TYPE_IPV4;
             self.stage_ip(egress, flags, c);
@@ -168,8 +160,8 @@ impl<'a> Path<'a> {
             }
         };
         let header = Ethernet { dst: mac, src: out.mac, ether_type: TYPE_IPV4 }.bytes();
-        if o.forwarded && slot != NO_NEIGHBOUR {
-            self.remember(out, o, slot, word, header);
+        if plain && slot != NO_NEIGHBOUR {
+            self.prepare(out, next, slot, word, header);
         }
         // Read before the header is pushed: a wider load right after narrower stores would wait for them.
         let l3 = p.hdr().data_off;
@@ -201,12 +193,12 @@ impl<'a> Path<'a> {
         self.s.slab.word(slot)
     }
 
-    fn remember(&mut self, out: &Ifnet, o: &Out<'_>, neigh: u32, word: u64, rewrite: [u8; HEADER_LEN]) {
-        let route = FlowRoute { egress: out.index.get(), mtu: out.mtu, neigh, word, rewrite };
-        let evicted = self.w.flow.insert(o.info.key(), o.hash, self.generation, &route);
-        self.flow_stat(FlowStat::Inserts, 1);
+    fn prepare(&mut self, out: &Ifnet, next: u32, neigh: u32, word: u64, rewrite: [u8; HEADER_LEN]) {
+        let way = Adjacency::new(Next::new(out.index.get(), next), out.mtu, neigh, word, rewrite);
+        let evicted = self.w.adjacencies.insert(self.generation, way);
+        self.adj_stat(AdjStat::Inserts, 1);
         if evicted {
-            self.flow_stat(FlowStat::Evictions, 1);
+            self.adj_stat(AdjStat::Evictions, 1);
         }
     }
 
@@ -258,7 +250,6 @@ impl<'a> Path<'a> {
             header_len: ip.header_len as u8,
             ..IpInfo::default()
         };
-        let o = Out { info: &info, hash: 0, forwarded: false };
         let mtu = self.path_mtu(ip.dst, out.mtu);
         match fit(self.segment_len(c, &info), info.df(), mtu) {
             Fit::Drop(reason, _) => {
@@ -266,9 +257,9 @@ impl<'a> Path<'a> {
                 self.drop_on(out, reason, c);
             }
             Fit::Fragment if p.hdr().flags & GSO == 0 => {
-                self.fragment(c, mtu, |path, piece| path.ip_send(out, piece, next, &o));
+                self.fragment(c, mtu, |path, piece| path.ip_send(out, piece, next, false));
             }
-            _ => self.ip_send(out, c, next, &o),
+            _ => self.ip_send(out, c, next, false),
         }
     }
 

@@ -1,7 +1,6 @@
 //! Packets that wait for a neighbour to answer, on the worker that has them.
 
-use super::decide::{ErrorKind, IpInfo};
-use super::forward::Out;
+use super::decide::ErrorKind;
 use crate::neigh::control::Key;
 use crate::net::counters::{Account, ArpStat};
 use crate::net::ifnet::Ifnet;
@@ -66,12 +65,11 @@ impl<'a> Path<'a> {
     pub(crate) fn release(&mut self, key: Key) {
         let list = self.w.hold.take(key);
         self.account(Account::HeldOut, list.len() as u64);
-        let info = IpInfo::default();
         for c in list {
             match self.ifnet(key.0).filter(|i| i.running) {
                 Some(out) => {
                     self.arp_stat(ArpStat::DfrSent);
-                    self.ip_send(out, c, key.1, &Out { info: &info, hash: 0, forwarded: false });
+                    self.ip_send(out, c, key.1, false);
                 }
                 None => self.drop(key.0, DropReason::IfDown, c),
             }

@@ -1,8 +1,8 @@
-//! IPv4 input: judge headers, ask filters, and find the way of each packet in the flow cache or the routing table.
+//! IPv4 input: judge headers, ask filters, look destinations up, and send on what has a prepared way.
 
 use super::decide::{IpInfo, validate};
-use crate::flow::Found;
-use crate::net::counters::{Account, FlowStat, IpStat};
+use crate::adjacency::{Found, NO_NEIGHBOUR, Next};
+use crate::net::counters::{Account, AdjStat, IpStat};
 use crate::net::hooks::Asked;
 use crate::net::ifnet::Ifnet;
 use crate::net::path::Path;
@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 const MAX: usize = BURST_MAX as usize;
 
-/// Flags of packets that must not go by the flow cache.
+/// Flags of packets that must take the long way.
 const NOT_FAST: u32 = pkt_flags::BCAST
     | pkt_flags::MCAST
     | pkt_flags::NO_FAST_FWD
@@ -24,6 +24,14 @@ const NOT_FAST: u32 = pkt_flags::BCAST
     | pkt_flags::GSO_TCP4
     | pkt_flags::GSO_TCP6
     | pkt_flags::GSO_UDP;
+
+/// Whether a packet went by a prepared way.
+enum Prepared {
+    Sent,
+    /// Its way was prepared before a change.
+    Stale,
+    No,
+}
 
 impl<'a> Path<'a> {
     /// IPv4 packets, stripped of their link header.
@@ -57,7 +65,7 @@ impl<'a> Path<'a> {
             self.gather_fragments(ifp, &mut infos, &mut kept);
         }
         if self.run_hooks(ifp, Layer::Inet, Dir::In, &mut kept) == Asked::No {
-            self.ip_dispatch(ifp, kept.as_slice(), &mut infos);
+            self.ip_dispatch(ifp, kept.as_slice(), &infos);
         } else {
             self.ip_filtered(ifp, &kept);
         }
@@ -77,75 +85,73 @@ impl<'a> Path<'a> {
                 Err(reason) => self.drop_on(ifp, reason, c),
             }
         }
-        self.ip_dispatch(ifp, kept.as_slice(), &mut infos);
+        self.ip_dispatch(ifp, kept.as_slice(), &infos);
     }
 
-    /// Packets that filters have passed: by the flow cache where it knows them, else by the routing table.
-    pub(crate) fn ip_dispatch(&mut self, ifp: &'a Ifnet, cells: &[Cell], infos: &mut [IpInfo; MAX]) {
+    /// Packets that filters have passed: each by the prepared way to its next hop, where there is one.
+    pub(crate) fn ip_dispatch(&mut self, ifp: &'a Ifnet, cells: &[Cell], infos: &[IpInfo; MAX]) {
+        let infos = &infos[..cells.len()];
         let forwarding = self.s.tunables.forwarding.load(Relaxed) != 0;
-        let seed = self.s.seed;
-        for info in &mut infos[..cells.len()] {
-            info.hash = info.key().hash(seed);
-            self.w.flow.prefetch(info.hash);
-        }
-        let mut miss = [0u8; MAX];
-        let mut misses = 0;
-        let (mut hits, mut stale) = (0, 0);
-        let rcvif = ifp.index.get();
-        let use_flows = forwarding && self.w.flow.enabled();
-        for (i, &c) in cells.iter().enumerate() {
-            let info = &infos[i];
-            let mut p = self.pool.packet(c);
-            let flags = p.hdr().flags;
-            if use_flows && !info.slow && flags & NOT_FAST == 0 {
-                match self.w.flow.find(info.key(), info.hash, self.generation) {
-                    Found::Hit(r)
-                        if r.egress != rcvif
-                            && u32::from(info.total_len) <= r.mtu
-                            && info.ttl > 1
-                            && (r.neigh == crate::flow::NO_NEIGHBOUR || self.s.slab.word(r.neigh).0 == r.word) =>
-                    {
-                        hits += 1;
-                        decrement_ttl(p.data_mut());
-                        if r.neigh != crate::flow::NO_NEIGHBOUR {
-                            if let Some(front) = p.push_front(HEADER_LEN) {
-                                front.copy_from_slice(&r.rewrite);
-                            } else {
-                                self.drop(rcvif, smpnet_abi::DropReason::NoBuffer, c);
-                                continue;
-                            }
-                        }
-                        self.stage_ip(r.egress, flags, c);
-                        continue;
-                    }
-                    Found::Stale => stale += 1,
-                    _ => {}
-                }
-            }
-            miss[misses] = i as u8;
-            misses += 1;
-        }
-        if hits > 0 {
-            self.ip_stat(IpStat::Forward, hits);
-            self.ip_stat(IpStat::Fastforward, hits);
-            self.flow_stat(FlowStat::Hits, hits);
-        }
-        if misses == 0 {
-            return;
-        }
-        self.flow_stat(FlowStat::Misses, misses as u64);
-        self.flow_stat(FlowStat::Stale, stale);
+        let prepared = forwarding && self.w.adjacencies.enabled();
         let mut dsts = [0u32; MAX];
         let mut ids = [0u32; MAX];
-        for (d, i) in dsts.iter_mut().zip(&miss[..misses]) {
-            *d = infos[usize::from(*i)].dst;
+        for (dst, info) in dsts.iter_mut().zip(infos) {
+            *dst = info.dst;
         }
-        self.s.fib.lookup_batch(&dsts[..misses], &mut ids[..misses]);
-        for (id, i) in ids.iter().zip(&miss[..misses]) {
-            let i = usize::from(*i);
-            let hop = self.s.fib.resolve(*id, infos[i].hash);
-            self.ip_route(ifp, cells[i], &infos[i], hop, forwarding);
+        self.s.fib.lookup_batch(&dsts[..infos.len()], &mut ids[..infos.len()]);
+        let (mut hits, mut misses, mut stale) = (0, 0, 0);
+        for ((&c, info), &id) in cells.iter().zip(infos).zip(&ids) {
+            let hash = || info.key().hash(self.s.seed);
+            let usual = prepared && !info.slow && self.packet(c).hdr().flags & NOT_FAST == 0;
+            let next = if usual { self.s.fib.neighbour(id, info.dst, hash) } else { Next::NONE };
+            if next != Next::NONE {
+                match self.send_prepared(ifp, c, info, next) {
+                    Prepared::Sent => {
+                        hits += 1;
+                        continue;
+                    }
+                    Prepared::Stale => stale += 1,
+                    Prepared::No => {}
+                }
+                misses += 1;
+            }
+            let hop = self.s.fib.resolve(id, info.key().hash(self.s.seed));
+            self.ip_route(ifp, c, info, hop, forwarding);
         }
+        self.ip_stat(IpStat::Forward, hits);
+        self.ip_stat(IpStat::Fastforward, hits);
+        self.adj_stat(AdjStat::Hits, hits);
+        if misses > 0 {
+            self.adj_stat(AdjStat::Misses, misses);
+            self.adj_stat(AdjStat::Stale, stale);
+        }
+    }
+
+    /// Sends a packet on by the prepared way to its next hop, if there is one that it may take.
+    fn send_prepared(&mut self, ifp: &'a Ifnet, c: Cell, info: &IpInfo, next: Next) -> Prepared {
+        let rcvif = ifp.index.get();
+        let way = match self.w.adjacencies.table().find(next, self.generation) {
+            Found::Hit(way) => *way,
+            Found::Stale => return Prepared::Stale,
+            Found::Miss => return Prepared::No,
+        };
+        let usable = way.egress != rcvif
+            && u32::from(info.total_len) <= way.mtu
+            && info.ttl > 1
+            && (way.neigh == NO_NEIGHBOUR || self.s.slab.word(way.neigh).0 == way.word);
+        let mut p = self.packet(c);
+        if !usable || way.neigh != NO_NEIGHBOUR && p.headroom() < HEADER_LEN {
+            return Prepared::No;
+        }
+        let flags = p.hdr().flags;
+        decrement_ttl(p.data_mut());
+        if way.neigh != NO_NEIGHBOUR
+            && let Some(front) = p.push_front(HEADER_LEN)
+        {
+            front.copy_from_slice(&way.rewrite);
+        }
+        self.stage_ip(way.egress, flags, c);
+        Prepared::Sent
     }
 
     /// Brings the headers of a packet of several cells into the first one, as far as they fit.

@@ -186,7 +186,7 @@ impl<'a> Path<'a> {
         header[at + 2] += 4;
         ipv4::refresh_checksum(header);
         self.packet(c).data_mut()[..n].copy_from_slice(header);
-        let onward = IpInfo { dst: next, hash, slow: true, ..*info };
+        let onward = IpInfo { dst: next, slow: true, ..*info };
         self.ip_route_from(ifp, c, &onward, hop, true, true);
         true
     }

@@ -211,7 +211,7 @@ impl<'a> Path<'a> {
         self.run_hooks(ifp, Layer::Inet, Dir::In, &mut burst);
         let mut infos = [IpInfo::default(); smpnet_abi::BURST_MAX as usize];
         infos[0] = IpInfo { slow: true, ..info };
-        self.ip_dispatch(ifp, burst.as_slice(), &mut infos);
+        self.ip_dispatch(ifp, burst.as_slice(), &infos);
     }
 
     /// Gives up datagrams whose time is over. Called by the clock twice a second while there are any.

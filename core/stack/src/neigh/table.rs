@@ -5,7 +5,7 @@
 //! each time that the slot gets a new neighbour, so a flow that remembers a word notices every change of its neighbour by
 //! comparing one word.
 
-use crate::lazy::LazyArray;
+use crate::lazy::LazyTable;
 use smpnet_abi::MacAddr;
 use smpnet_runtime::{Domain, Published, Section};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,7 +59,7 @@ impl Word {
 
 /// The slab: words, and which of them are free.
 pub(crate) struct Slab {
-    words: LazyArray<AtomicU64>,
+    words: LazyTable<AtomicU64, SLOTS>,
     free: Mutex<FreeSlots>,
 }
 
@@ -70,15 +70,13 @@ struct FreeSlots {
 
 impl Slab {
     pub(crate) fn new() -> std::io::Result<Arc<Slab>> {
-        Ok(Arc::new(Slab {
-            words: LazyArray::new(SLOTS, false)?,
-            free: Mutex::new(FreeSlots { list: Vec::new(), next: 0 }),
-        }))
+        Ok(Arc::new(Slab { words: LazyTable::new(false)?, free: Mutex::new(FreeSlots { list: Vec::new(), next: 0 }) }))
     }
 
     #[inline(always)]
     pub(crate) fn word(&self, slot: u32) -> Word {
-        Word(self.words[slot as usize].load(Ordering::Acquire))
+        // Every slot that is handed out is below; the remainder only spares the check.
+        Word(self.words[slot as usize % SLOTS].load(Ordering::Acquire))
     }
 
     /// A worker claims to tell of the use of a stale neighbour; whether it is the one to do so.

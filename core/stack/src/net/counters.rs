@@ -154,8 +154,8 @@ counters! {
 }
 
 counters! {
-    /// Counters of the flow cache.
-    FlowStat {
+    /// Counters of the adjacencies.
+    AdjStat {
         Hits = "hits",
         Misses = "misses",
         Stale = "stale",
@@ -186,8 +186,8 @@ pub(crate) mod base {
     pub(crate) const IP: usize = 0;
     pub(crate) const ICMP: usize = IP + IpStat::N;
     pub(crate) const ARP: usize = ICMP + IcmpStat::N;
-    pub(crate) const FLOW: usize = ARP + ArpStat::N;
-    pub(crate) const ACCOUNT: usize = FLOW + FlowStat::N;
+    pub(crate) const ADJACENCY: usize = ARP + ArpStat::N;
+    pub(crate) const ACCOUNT: usize = ADJACENCY + AdjStat::N;
     /// Drops that belong to no interface.
     pub(crate) const DROPS: usize = ACCOUNT + Account::N;
     pub(crate) const TOTAL: usize = DROPS + REASONS;

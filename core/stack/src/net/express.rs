@@ -1,4 +1,4 @@
-//! The straight way of a frame whose flow is known: judged, rewritten in place and staged, without the stops of the
+//! The straight way of a frame whose next hop has a prepared way: judged, rewritten in place and staged, without the stops of the
 //! general path.
 //!
 //! It is taken only by what is plain: no protocol or tag but IPv4, no option, no fragment. Whatever is unusual about a
@@ -6,19 +6,19 @@
 //! not exist. Filters on the way in are asked between judging and rewriting ([`super::express_hooks`]); those on the way
 //! out stand behind the stages of both ways.
 
-use super::counters::{FlowStat, IfCounter, IpStat};
+use super::counters::{AdjStat, IfCounter, IpStat};
 use super::ether::max_frame;
 use super::ifnet::Ifnet;
-use super::path::{AHEAD, Path};
-use crate::flow::{Found, NO_NEIGHBOUR};
+use super::path::Path;
+use crate::adjacency::{Adjacency, Found, Next};
 use crate::hash::FlowKey;
-use crate::inet::decide::odd;
+use crate::inet::decide::{ODD, odd};
 use crate::inet::input::{decrement_ttl, has_ports};
 use crate::wire::checksum::header20_ok;
 use crate::wire::ethernet::{HEADER_LEN, TYPE_IPV4};
 use crate::wire::ipv4::{MF, OFFSET_MASK};
 use crate::wire::{be16, be32};
-use smpnet_abi::{BURST_MAX, Cell, pkt_flags};
+use smpnet_abi::{BURST_MAX, Cell, PktHdr, pkt_flags};
 use smpnet_runtime::{Burst, Packet};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -37,15 +37,15 @@ const UNUSUAL: u32 = pkt_flags::RX_L3_BAD
     | pkt_flags::GSO_TCP6
     | pkt_flags::GSO_UDP;
 
-/// A frame that may go straight on, if its flow is known.
+/// A frame that may go straight on, if the way to its next hop is prepared.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Candidate {
-    pub key: FlowKey,
-    pub hash: u32,
+    pub dst: u32,
     pub cell: Cell,
+    pub total_len: u16,
     /// Place in the burst.
     pub at: u8,
-    pub total_len: u16,
+    _pad: u8,
 }
 
 /// What the candidates' data begins with.
@@ -64,8 +64,8 @@ pub(super) struct Gone {
 }
 
 impl<'a> Path<'a> {
-    /// Forwards the frames of `burst` whose way is known, and returns the others as they were, in their order. The packets
-    /// of one flow keep their order: either all of them are known or none is.
+    /// Forwards the frames of `burst` whose way is prepared, and returns the others as they were, in their order. The packets
+    /// of one flow keep their order: all of them have the same way, unless a packet between them is too large for it.
     pub(crate) fn express(&mut self, ifp: &'a Ifnet, burst: &Burst) -> Burst {
         // Steering may have taken every packet of a burst to other workers.
         if burst.is_empty() || !self.may_express(ifp) {
@@ -86,14 +86,14 @@ impl<'a> Path<'a> {
         others(burst, gone.set)
     }
 
-    /// Whether nobody but filters and the flow cache has a say about what this interface receives.
+    /// Whether nobody but filters and the forwarding table has a say about what this interface receives.
     fn may_express(&self, ifp: &Ifnet) -> bool {
         let t = &self.s.tunables;
         // Fragments that filters want to see whole are no candidates, so that wish does not matter here.
         ifp.ether_types.iter().all(|(taken, _)| *taken != TYPE_IPV4)
             && t.forwarding.load(Relaxed) != 0
             && t.express.load(Relaxed) != 0
-            && self.w.flow.enabled()
+            && self.w.adjacencies.enabled()
     }
 
     /// Whether filters are asked about what this interface receives.
@@ -102,119 +102,186 @@ impl<'a> Path<'a> {
         !(all.ether_in.is_empty() && own.ether_in.is_empty() && all.inet_in.is_empty() && own.inet_in.is_empty())
     }
 
-    /// Picks the frames that are plain IPv4 and in order, and asks for their flows' memory.
+    /// Picks the frames that are plain IPv4 and in order, and asks for the memory of their routes.
     #[inline]
-    fn candidates(&mut self, ifp: &Ifnet, burst: &Burst, out: &mut [Candidate; MAX]) -> usize {
-        let seed = self.s.seed;
-        let limit = max_frame(ifp.mtu) as usize;
-        let cells = burst.as_slice();
+    fn candidates(&self, ifp: &Ifnet, burst: &Burst, out: &mut [Candidate; MAX]) -> usize {
+        let (pool, fib, own) = (self.pool.locate(), &*self.s.fib, Own::of(ifp));
         let mut n = 0;
-        for (i, &cell) in cells.iter().enumerate() {
-            if let Some(ahead) = cells.get(i + AHEAD) {
-                self.packet(*ahead).prefetch();
-            }
-            let Some((key, total_len)) = plain_frame(&self.packet(cell), ifp, limit) else { continue };
-            let hash = key.hash(seed);
-            self.w.flow.prefetch(hash);
-            out[n] = Candidate { key, hash, cell, at: i as u8, total_len };
+        for (i, cell) in burst.iter().enumerate() {
+            let Some((dst, total_len)) = plain_frame(&pool.packet(cell), own) else { continue };
+            fib.prefetch(dst);
+            out[n] = Candidate { dst, cell, total_len, at: i as u8, _pad: 0 };
             n += 1;
         }
         n
     }
 
-    /// Sends the candidates whose flow is known.
+    /// Looks up where candidates go, and asks for the memory of the ways.
+    #[inline]
+    fn next_hops<const BEGINS: bool>(&self, candidates: &[Candidate], out: &mut [Next; MAX]) {
+        let (fib, ways) = (&*self.s.fib, self.w.adjacencies.table());
+        for (k, next) in candidates.iter().zip(out) {
+            *next = fib.neighbour(fib.lookup(k.dst), k.dst, || {
+                let p = self.packet(k.cell);
+                let at = if BEGINS == begins::ETHER { HEADER_LEN } else { 0 };
+                flow_of(p.data().get(at..).unwrap_or_default()).hash(self.s.seed)
+            });
+            ways.prefetch(*next);
+        }
+    }
+
+    /// The prepared ways to next hops, for those candidates that may take them.
+    #[inline]
+    fn usable_ways<'w>(
+        &'w self,
+        ifp: &Ifnet,
+        candidates: &[Candidate],
+        nexts: &[Next; MAX],
+        out: &mut [Option<&'w Adjacency>; MAX],
+    ) {
+        let (slab, ways) = (&*self.s.slab, self.w.adjacencies.table());
+        let (generation, rcvif) = (self.generation, ifp.index.get());
+        for ((k, &next), out) in candidates.iter().zip(nexts).zip(out) {
+            // No entry is for no next hop, so that those go the long way too.
+            let Found::Hit(way) = ways.find(next, generation) else { continue };
+            // A raw IP interface's word is no neighbour's.
+            let usable = way.egress != rcvif && u32::from(k.total_len) <= way.mtu && slab.word(way.neigh).0 == way.word;
+            *out = usable.then_some(way);
+        }
+    }
+
+    /// Sends the candidates whose way is prepared.
     #[inline]
     pub(super) fn send_known<const BEGINS: bool>(&mut self, ifp: &Ifnet, candidates: &[Candidate]) -> Gone {
-        let rcvif = ifp.index.get();
-        let (mut gone, mut bytes) = (0u64, 0u64);
-        // Packets for the same interface in a row are staged together.
-        let (mut out, mut egress, mut all_flags) = (Burst::new(), 0, 0);
-        for k in candidates {
-            let Found::Hit(r) = self.w.flow.find(k.key, k.hash, self.generation) else { continue };
-            let usable = r.egress != rcvif
-                && u32::from(k.total_len) <= r.mtu
-                && r.neigh != NO_NEIGHBOUR
-                && self.s.slab.word(r.neigh).0 == r.word;
-            if !usable {
-                continue;
-            }
-            let mut p = self.packet(k.cell);
+        let mut nexts = [Next::NONE; MAX];
+        self.next_hops::<BEGINS>(candidates, &mut nexts);
+        let mut ways = [None; MAX];
+        self.usable_ways(ifp, candidates, &nexts, &mut ways);
+        let pool = self.pool.locate();
+        let (mut gone, mut bytes, mut flags) = (0u64, 0u64, 0u32);
+        let (mut sent, mut egress) = (Burst::new(), [0u32; MAX]);
+        for (k, way) in candidates.iter().zip(&ways) {
+            let Some(way) = way else { continue };
+            let mut p = pool.packet(k.cell);
             let h = p.hdr_mut();
-            let flags = h.flags;
+            flags |= h.flags;
+            bytes += u64::from(h.pkt_len);
             if BEGINS == begins::INET {
                 // The Ethernet header is still in front; all else in the packet's header was written for the filters.
                 h.data_off = h.data_off.wrapping_sub(HEADER_LEN as u16);
                 h.data_len = k.total_len + HEADER_LEN as u16;
                 h.pkt_len = u32::from(h.data_len);
             }
-            bytes += u64::from(p.len());
-            let Some(f) = p.data_mut().first_chunk_mut::<HEADERS>() else { continue };
-            f[..HEADER_LEN].copy_from_slice(&r.rewrite);
+            let Some(f) = p.head_mut::<HEADERS>() else { continue };
+            f[..HEADER_LEN].copy_from_slice(&way.rewrite);
             decrement_ttl(&mut f[HEADER_LEN..]);
             if BEGINS == begins::ETHER {
                 let proto = f[HEADER_LEN + 9];
-                let h = p.hdr_mut();
-                // What Ethernet padded is not the packet's.
-                h.data_len = k.total_len + HEADER_LEN as u16;
-                h.pkt_len = u32::from(h.data_len);
-                h.l2_off = h.data_off;
-                h.l3_off = h.data_off + HEADER_LEN as u16;
-                h.l4_off = h.data_off + HEADERS as u16;
-                h.l4_proto = proto;
-                h.ether_type = TYPE_IPV4;
+                set_layers(p.hdr_mut(), k.total_len, proto);
             }
             gone |= 1 << k.at;
-            if r.egress != egress {
-                self.stage_ip_run(egress, all_flags, &mut out);
-                (egress, all_flags) = (r.egress, 0);
-            }
-            all_flags |= flags;
-            out.push(k.cell);
+            egress[sent.len()] = way.egress;
+            sent.push(k.cell);
         }
-        self.stage_ip_run(egress, all_flags, &mut out);
+        self.stage_sent(&mut sent, &egress, flags);
         let hits = u64::from(gone.count_ones());
         if hits > 0 {
             self.ip_stat(IpStat::Forward, hits);
             self.ip_stat(IpStat::Fastforward, hits);
-            self.flow_stat(FlowStat::Hits, hits);
+            self.adj_stat(AdjStat::Hits, hits);
         }
         Gone { set: gone, bytes }
     }
+
+    /// Stages packets, each for the interface in its place of `egress`; those for the same one in a row together.
+    #[inline]
+    fn stage_sent(&mut self, sent: &mut Burst, egress: &[u32; MAX], flags: u32) {
+        let egress = &egress[..sent.len()];
+        let Some(&first) = egress.first() else { return };
+        if egress.iter().all(|e| *e == first) {
+            self.stage_ip_run(first, flags, sent);
+            return;
+        }
+        let mut rest = sent.as_slice();
+        for run in egress.chunk_by(|a, b| a == b) {
+            let (these, others) = rest.split_at(run.len());
+            let mut burst = Burst::new();
+            burst.extend_from_slice(these);
+            self.stage_ip_run(run[0], flags, &mut burst);
+            rest = others;
+        }
+    }
 }
 
-/// The flow and the total length of a frame that is plain IPv4 and in order.
+/// What a frame for an interface looks like.
+#[derive(Clone, Copy)]
+pub(super) struct Own {
+    /// The interface's address, its first byte lowest.
+    mac: u64,
+    /// Bytes of the longest frame.
+    limit: u32,
+}
+
+impl Own {
+    pub(super) fn of(ifp: &Ifnet) -> Own {
+        let [a, b, c, d, e, f] = ifp.mac.bytes;
+        Own { mac: u64::from_le_bytes([a, b, c, d, e, f, 0, 0]), limit: max_frame(ifp.mtu) }
+    }
+}
+
+/// The destination and the total length of a frame that is plain IPv4 and in order.
 #[inline(always)]
-pub(super) fn plain_frame(p: &Packet<'_>, ifp: &Ifnet, limit: usize) -> Option<(FlowKey, u16)> {
-    let (flags, nsegs) = (p.hdr().flags, p.hdr().nsegs);
-    let data = p.data();
-    // Four bytes of ports are read whatever the protocol; shorter packets go the long way.
-    let f = data.first_chunk::<{ HEADERS + 4 }>()?;
-    if f[..6] != ifp.mac.bytes || f[12..14] != [0x08, 0x00] || nsegs != 1 || data.len() > limit {
+pub(super) fn plain_frame(p: &Packet<'_>, own: Own) -> Option<(u32, u16)> {
+    let h = p.hdr();
+    let (flags, nsegs, len) = (h.flags, h.nsegs, u32::from(h.data_len));
+    let f = p.head::<HEADERS>()?;
+    let dst = u64::from_le_bytes(*f.first_chunk()?) & 0xffff_ffff_ffff;
+    if dst != own.mac || f[12..14] != [0x08, 0x00] || nsegs != 1 || len > own.limit {
         return None;
     }
-    plain_packet(f[HEADER_LEN..].first_chunk()?, data.len() - HEADER_LEN, flags)
+    plain_packet(f[HEADER_LEN..].first_chunk()?, len - HEADER_LEN as u32, flags)
 }
 
-/// The flow and the total length of a packet of `len` bytes, whatever is behind it counted in, that is plain IPv4 and in
-/// order.
+/// The destination and the total length of a packet of `len` bytes, at least 20, whatever is behind it counted in, that is
+/// plain IPv4 and in order.
 #[inline(always)]
-pub(super) fn plain_packet(b: &[u8; 24], len: usize, flags: u32) -> Option<(FlowKey, u16)> {
-    let total_len = be16(b, 2);
+pub(super) fn plain_packet(h: &[u8; 20], len: u32, flags: u32) -> Option<(u32, u16)> {
+    let (total_len, dst) = (be16(h, 2), be32(h, 16));
     let plain = flags & UNUSUAL == 0
-        && b[0] == 0x45
-        && be16(b, 6) & (MF | OFFSET_MASK) == 0
-        && b[8] > 1
-        && (24..=len).contains(&usize::from(total_len));
-    if !plain {
+        && h[0] == 0x45
+        && be16(h, 6) & (MF | OFFSET_MASK) == 0
+        && h[8] > 1
+        && (20..=len).contains(&u32::from(total_len))
+        && !(ODD[usize::from(h[12])] | odd(dst));
+    if !plain || flags & pkt_flags::RX_L3_OK == 0 && !header20_ok(h) {
         return None;
     }
-    let h = b.first_chunk::<20>()?;
-    let (src, dst) = (be32(h, 12), be32(h, 16));
-    if odd(src) || odd(dst) || flags & pkt_flags::RX_L3_OK == 0 && !header20_ok(h) {
-        return None;
-    }
-    let ports = if has_ports(h[9]) { be32(b, 20) } else { 0 };
-    Some((FlowKey::new(src, dst, h[9], ports), total_len))
+    Some((dst, total_len))
+}
+
+/// The flow of a plain packet, as [`crate::inet::decide::IpInfo::key`] has it.
+fn flow_of(b: &[u8]) -> FlowKey {
+    let Some(h) = b.first_chunk::<20>() else { return FlowKey::default() };
+    let ports = match b.get(20..24) {
+        Some(p) if has_ports(h[9]) => be32(p, 0),
+        _ => 0,
+    };
+    FlowKey::new(be32(h, 12), be32(h, 16), h[9], ports)
+}
+
+/// Says of a frame, plain IPv4 behind an Ethernet header, what is where in it, and takes off it what Ethernet padded.
+#[inline(always)]
+fn set_layers(h: &mut PktHdr, total_len: u16, proto: u8) {
+    // Read first: the compiler reads more than these two bytes, and would wait for a store just before.
+    let off = u64::from(h.data_off);
+    h.data_len = total_len + HEADER_LEN as u16;
+    h.pkt_len = u32::from(h.data_len);
+    h.l4_proto = proto;
+    // Four neighbours of 16 bits from one word, so that they are one store.
+    let l3 = off + HEADER_LEN as u64;
+    let all = off | (l3 & 0xffff) << 16 | ((l3 + 20) & 0xffff) << 32 | u64::from(TYPE_IPV4) << 48;
+    (h.l2_off, h.l3_off) = (all as u16, (all >> 16) as u16);
+    (h.l4_off, h.ether_type) = ((all >> 32) as u16, (all >> 48) as u16);
 }
 
 /// The packets of a burst that are not in `set`.

@@ -1,15 +1,13 @@
 //! The straight way past filters: all candidates of a burst are shown to the hooks together, and those that pass go on.
 //!
-//! Every packet is shown to a hook once. From then on it is counted as received, and where the flow cache does not know it,
-//! or a hook has changed it into something that is not plain, it takes the general path from behind that hook.
+//! Every packet is shown to a hook once. From then on it is counted as received, and where no way is prepared for it, or
+//! a hook has changed it into something that is not plain, it takes the general path from behind that hook.
 
 use super::counters::{IfCounter, IpStat};
-use super::ether::max_frame;
-use super::express::{Candidate, begins, others, plain_frame, plain_packet};
+use super::express::{Candidate, Own, begins, others, plain_frame, plain_packet};
 use super::hooks::Asked;
 use super::ifnet::Ifnet;
 use super::path::Path;
-use crate::hash::FlowKey;
 use crate::wire::ethernet::{HEADER_LEN, TYPE_IPV4};
 use smpnet_runtime::{Burst, Dir, Layer, Packet};
 
@@ -55,9 +53,9 @@ impl<'a> Path<'a> {
         if asked != Asked::Edited {
             return found;
         }
-        let limit = max_frame(ifp.mtu) as usize;
+        let own = Own::of(ifp);
         let mut other = Burst::new();
-        let found = self.judged_again(found, &mut other, |p| plain_frame(p, ifp, limit));
+        let found = self.judged_again(found, &mut other, |p| plain_frame(p, own));
         self.ether_demux(ifp, &other);
         found
     }
@@ -67,7 +65,8 @@ impl<'a> Path<'a> {
         let mut kept = Burst::new();
         for k in found.iter() {
             let mut p = self.packet(k.cell);
-            let proto = (k.key.rest >> 32) as u8;
+            // A candidate's header is in its first cell.
+            let proto = p.data().get(HEADER_LEN + 9).copied().unwrap_or_default();
             let h = p.hdr_mut();
             h.l2_off = h.data_off;
             h.data_off += HEADER_LEN as u16;
@@ -101,17 +100,14 @@ impl<'a> Path<'a> {
         &mut self,
         found: &'c mut [Candidate],
         other: &mut Burst,
-        judge: impl Fn(&Packet<'a>) -> Option<(FlowKey, u16)>,
+        judge: impl Fn(&Packet<'a>) -> Option<(u32, u16)>,
     ) -> &'c mut [Candidate] {
         let mut n = 0;
         for i in 0..found.len() {
             let mut k = found[i];
             match judge(&self.packet(k.cell)) {
-                Some((key, total_len)) => {
-                    if key != k.key {
-                        k.hash = key.hash(self.s.seed);
-                    }
-                    (k.key, k.total_len) = (key, total_len);
+                Some((dst, total_len)) => {
+                    (k.dst, k.total_len) = (dst, total_len);
                     found[n] = k;
                     n += 1;
                 }
@@ -123,11 +119,11 @@ impl<'a> Path<'a> {
 }
 
 /// Judges a packet behind the inet hooks, where its Ethernet header still has its place in front and nothing is behind it.
-fn whole_plain_packet(p: &Packet<'_>) -> Option<(FlowKey, u16)> {
+fn whole_plain_packet(p: &Packet<'_>) -> Option<(u32, u16)> {
     let (h, data) = (p.hdr(), p.data());
-    let (key, total_len) = plain_packet(data.first_chunk()?, data.len(), h.flags)?;
+    let (dst, total_len) = plain_packet(data.first_chunk()?, data.len() as u32, h.flags)?;
     let whole = h.nsegs == 1 && usize::from(total_len) == data.len() && p.headroom() >= HEADER_LEN;
-    whole.then_some((key, total_len))
+    whole.then_some((dst, total_len))
 }
 
 /// The candidates that are in `kept`, which is in their order.

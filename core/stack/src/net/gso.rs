@@ -31,19 +31,19 @@ impl<'a> Path<'a> {
                 || flags & pkt_flags::GSO_TCP6 != 0 && has(offload::TSO6) && has(offload::TX_CSUM)
                 || flags & pkt_flags::GSO_UDP != 0 && has(offload::USO) && has(offload::TX_CSUM);
             if !hardware {
-                self.cut(ifp, c, &mut ready, |path, burst| path.port_output(ifp, port, burst));
+                self.cut(ifp, c, &mut ready, |path, burst| path.port_output(ifp, port, &burst));
                 continue;
             }
             if flags & pkt_flags::CSUM_PARTIAL != 0 && !has(offload::TX_CSUM) {
                 self.complete_checksum(c);
             }
             if ready.is_full() {
-                self.port_output(ifp, port, std::mem::take(&mut ready));
+                self.port_output(ifp, port, &std::mem::take(&mut ready));
             }
             ready.push(c);
         }
         if !ready.is_empty() {
-            self.port_output(ifp, port, ready);
+            self.port_output(ifp, port, &ready);
         }
     }
 
@@ -53,15 +53,15 @@ impl<'a> Path<'a> {
         let mut ready = Burst::new();
         for c in burst.iter() {
             if self.packet(c).hdr().flags & GSO_ALL != 0 {
-                self.cut(ifp, c, &mut ready, |path, burst| path.kind_output(ifp, kind, burst));
+                self.cut(ifp, c, &mut ready, |path, mut burst| path.kind_output(ifp, kind, &mut burst));
                 continue;
             }
             if ready.is_full() {
-                self.kind_output(ifp, kind, std::mem::take(&mut ready));
+                self.kind_output(ifp, kind, &mut std::mem::take(&mut ready));
             }
             ready.push(c);
         }
-        self.kind_output(ifp, kind, ready);
+        self.kind_output(ifp, kind, &mut ready);
     }
 
     /// Puts the segments of a packet, which ends here, into `ready`, and sends that whenever it is full.

@@ -148,10 +148,10 @@ impl<'a> Path<'a> {
 
     fn flush_one(&mut self, ifindex: u32, ip: bool) {
         let stage = self.w.stages.get(ifindex, ip);
-        let burst = stage.burst.clone();
+        let mut burst = stage.burst.clone();
         let flags = std::mem::take(&mut stage.flags);
         stage.burst.clear();
-        self.if_flush(ifindex, ip, flags, burst);
+        self.if_flush(ifindex, ip, flags, &mut burst);
     }
 
     /// Sends everything that is staged.
@@ -162,9 +162,9 @@ impl<'a> Path<'a> {
             let stage = &mut self.w.stages.list[i];
             let (ifindex, ip, flags) = (stage.ifindex, stage.ip, std::mem::take(&mut stage.flags));
             if !stage.burst.is_empty() {
-                let burst = stage.burst.clone();
+                let mut burst = stage.burst.clone();
                 stage.burst.clear();
-                self.if_flush(ifindex, ip, flags, burst);
+                self.if_flush(ifindex, ip, flags, &mut burst);
             }
             i += 1;
         }
@@ -180,7 +180,7 @@ impl<'a> Path<'a> {
     }
 
     /// The way of a burst out of an interface: inet hooks, ether hooks, offloads, the wire.
-    fn if_flush(&mut self, ifindex: u32, ip: bool, flags: u32, mut burst: Burst) {
+    fn if_flush(&mut self, ifindex: u32, ip: bool, flags: u32, burst: &mut Burst) {
         let Some(ifp) = self.ifnet(ifindex).filter(|i| i.running && !i.faulted()) else {
             for c in burst.iter() {
                 if ip {
@@ -192,10 +192,10 @@ impl<'a> Path<'a> {
         };
         let ether = ifp.medium == Medium::Ether;
         if ip {
-            self.inet_out_hooks(ifp, ether, &mut burst);
+            self.inet_out_hooks(ifp, ether, burst);
         }
         if ether {
-            self.run_hooks(ifp, Layer::Ether, Dir::Out, &mut burst);
+            self.run_hooks(ifp, Layer::Ether, Dir::Out, burst);
         }
         if burst.is_empty() {
             return;
@@ -203,7 +203,7 @@ impl<'a> Path<'a> {
         match &ifp.attach {
             Attach::Port(port) => {
                 if flags & NEEDS_OFFLOAD != 0 {
-                    self.software_offload(ifp, port, &burst);
+                    self.software_offload(ifp, port, burst);
                 } else {
                     self.port_output(ifp, port, burst);
                 }
@@ -211,7 +211,7 @@ impl<'a> Path<'a> {
             Attach::Kind(kind) => {
                 if flags & GSO_ALL != 0 && ifp.medium == Medium::RawIp {
                     // What a tunnel wraps cannot be cut behind it. Frames go on to a port, which is asked.
-                    self.segments_for_kind(ifp, kind, &burst);
+                    self.segments_for_kind(ifp, kind, burst);
                 } else {
                     self.kind_output(ifp, kind, burst);
                 }
@@ -234,8 +234,8 @@ impl<'a> Path<'a> {
     }
 
     /// Gives packets to an interface kind, as their sender.
-    pub(super) fn kind_output(&mut self, ifp: &'a Ifnet, kind: &'a Kind, mut burst: Burst) {
-        self.nest(ifp, &mut burst);
+    pub(super) fn kind_output(&mut self, ifp: &'a Ifnet, kind: &'a Kind, burst: &mut Burst) {
+        self.nest(ifp, burst);
         if burst.is_empty() {
             return;
         }

@@ -1,10 +1,10 @@
 //! One worker's passage through the stack: what is at hand while a burst is carried to its end.
 
-use super::counters::{Account, ArpStat, FlowStat, IcmpStat, IfCounter, IpStat, base};
+use super::counters::{Account, AdjStat, ArpStat, IcmpStat, IfCounter, IpStat, base};
 use super::ifnet::{Ifnet, Medium};
 use super::output::Stages;
+use crate::adjacency::Adjacencies;
 use crate::bpf::At;
-use crate::flow::FlowCache;
 use crate::inet::hold::Hold;
 use crate::inet::icmp::Bucket;
 use crate::inet::reass::Reassembly;
@@ -18,9 +18,9 @@ pub(crate) const AHEAD: usize = 4;
 
 /// What belongs to one worker.
 pub(crate) struct Worker {
-    pub flow: FlowCache,
-    /// The wish for a flow table of another size that was last followed.
-    pub flow_size: u32,
+    pub adjacencies: Adjacencies,
+    /// The wish for a table of another size that was last followed.
+    pub adjacencies_wish: u32,
     pub stages: Stages,
     pub hold: Hold,
     pub icmp: Bucket,
@@ -94,10 +94,10 @@ impl Stack {
         let pool = self.pool();
         self.cpus.with(cpu, |w| {
             let generation = self.generation.load(Ordering::Acquire);
-            let wish = self.tunables.maxflows.load(Ordering::Relaxed);
-            if w.flow_size != wish {
-                w.flow_size = wish;
-                w.flow = FlowCache::new(wish as usize);
+            let wish = self.tunables.maxadjacencies.load(Ordering::Relaxed);
+            if w.adjacencies_wish != wish {
+                w.adjacencies_wish = wish;
+                w.adjacencies = Adjacencies::new(wish as usize);
             }
             let mut path = Path { s: self, pool, cpu, section, now, generation, w };
             let r = f(&mut path);
@@ -132,8 +132,8 @@ impl<'a> Path<'a> {
     }
 
     #[inline(always)]
-    pub(crate) fn flow_stat(&self, c: FlowStat, n: u64) {
-        self.s.counters.add(self.cpu, base::FLOW + c as usize, n);
+    pub(crate) fn adj_stat(&self, c: AdjStat, n: u64) {
+        self.s.counters.add(self.cpu, base::ADJACENCY + c as usize, n);
     }
 
     #[inline(always)]

@@ -16,9 +16,19 @@ impl Port {
     }
 }
 
+/// What a burst comes to.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    bytes: u64,
+    /// Frames to groups, if they are frames.
+    groups: u64,
+    /// Some packet has more cells than one.
+    chains: bool,
+}
+
 impl<'a> Path<'a> {
     /// Sends frames that have passed every hook and need nothing that the port lacks.
-    pub(crate) fn port_output(&mut self, ifp: &'a Ifnet, port: &'a Port, burst: Burst) {
+    pub(crate) fn port_output(&mut self, ifp: &'a Ifnet, port: &'a Port, burst: &Burst) {
         let (queue, owner) = port.tx_queue(self.cpu.index());
         if owner == self.cpu.index() {
             self.transmit(ifp, port, queue, burst);
@@ -51,7 +61,7 @@ impl<'a> Path<'a> {
                 Some(ifp) if ifp.running && !ifp.faulted() => {
                     if let Attach::Port(port) = &ifp.attach {
                         let (queue, _) = port.tx_queue(self.cpu.index());
-                        self.transmit(ifp, port, queue, burst);
+                        self.transmit(ifp, port, queue, &burst);
                         continue;
                     }
                     self.drop_burst(ifindex, DropReason::IfDown, &burst);
@@ -67,18 +77,17 @@ impl<'a> Path<'a> {
         }
     }
 
-    fn transmit(&mut self, ifp: &'a Ifnet, port: &'a Port, queue: u32, mut burst: Burst) {
-        if ifp.offloads & offload::SCATTER == 0 && burst.iter().any(|c| self.packet(c).hdr().nsegs > 1) {
-            burst = self.in_single_cells(ifp, &burst);
+    fn transmit(&mut self, ifp: &'a Ifnet, port: &'a Port, queue: u32, burst: &Burst) {
+        let singles;
+        let mut cells = burst.as_slice();
+        let mut tally = self.tally(cells);
+        if tally.chains && ifp.offloads & offload::SCATTER == 0 {
+            singles = self.in_single_cells(ifp, burst);
+            tally = self.tally(singles.as_slice());
+            cells = singles.as_slice();
         }
-        let cells = burst.as_slice();
         self.tap(ifp, Dir::Out, cells);
-        let (mut bytes, mut groups) = (0u64, 0u64);
-        for c in cells {
-            let p = self.packet(*c);
-            bytes += u64::from(p.len());
-            groups += u64::from(is_group(&[p.first_byte()]));
-        }
+        let Tally { bytes, mut groups, .. } = tally;
         if ifp.medium != Medium::Ether {
             groups = 0;
         }
@@ -114,6 +123,18 @@ impl<'a> Path<'a> {
         }
         self.count_output_as(ifp, sent as u64, bytes - lost, groups);
         self.w.stages.mark_sent(ifp.index.get());
+    }
+
+    #[inline(always)]
+    fn tally(&self, cells: &[Cell]) -> Tally {
+        let (pool, mut t) = (self.pool.locate(), Tally::default());
+        for c in cells {
+            let p = pool.packet(*c);
+            t.bytes += u64::from(p.len());
+            t.groups += u64::from(is_group(&[p.first_byte()]));
+            t.chains |= p.hdr().nsegs > 1;
+        }
+        t
     }
 
     /// Asks a port to give back what it has sent, and to send what it still gathers.
@@ -155,14 +176,16 @@ impl<'a> Path<'a> {
             self.s.fault_seen(ifp, "rx_burst returned more packets than it was asked for");
             return false;
         }
-        let cells = &cells[..n as usize];
-        for (i, c) in cells.iter().enumerate() {
-            if let Err(e) = self.pool.validate_next(&cells[..i], *c) {
-                self.s.fault_seen(ifp, &format!("rx_burst returned a bad packet (cell {c}): {e}"));
-                self.received_some(ifp, cells, i);
-                return false;
-            }
-            self.packet(*c).hdr_mut().rcvif = ifp.index.get();
+        let rcvif = ifp.index.get();
+        let checked = self.pool.validate_burst(cells, n as usize, |mut p| {
+            p.hdr_mut().rcvif = rcvif;
+            // The burst is gone through again at once, to read what its packets begin with.
+            p.prefetch_data();
+        });
+        if let Err((i, e)) = checked {
+            self.s.fault_seen(ifp, &format!("rx_burst returned a bad packet (cell {}): {e}", cells[i]));
+            self.received_some(ifp, &cells[..n as usize], i);
+            return false;
         }
         true
     }

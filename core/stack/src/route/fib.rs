@@ -9,7 +9,8 @@
 //! again only after a grace period of the `Domain`, because a reader may still hold their number.
 
 use super::nexthop::{NextHop, NextHopId, NextHopKind, Way};
-use crate::lazy::LazyArray;
+use crate::adjacency::Next;
+use crate::lazy::{LazyArray, LazyTable};
 use crate::types::Ipv4Net;
 use smpnet_runtime::Domain;
 use smpnet_runtime::prefetch;
@@ -53,9 +54,9 @@ pub struct FibStats {
 
 /// What workers read. Every field is written by the one writer only.
 pub(crate) struct Tables {
-    top: LazyArray<AtomicU32>,
+    top: LazyTable<AtomicU32, TOP>,
     groups: LazyArray<AtomicU32>,
-    hops: LazyArray<AtomicU64>,
+    hops: LazyTable<AtomicU64, HOPS>,
     default: AtomicU32,
 }
 
@@ -133,9 +134,9 @@ impl Fib {
         let mem = |_| FibError::Memory;
         Ok(Fib {
             tables: Arc::new(Tables {
-                top: LazyArray::new(TOP, true).map_err(mem)?,
+                top: LazyTable::new(true).map_err(mem)?,
                 groups: LazyArray::new(GROUPS * 256, false).map_err(mem)?,
-                hops: LazyArray::new(HOPS, false).map_err(mem)?,
+                hops: LazyTable::new(false).map_err(mem)?,
                 default: AtomicU32::new(0),
             }),
             top_len: LazyArray::new(TOP, false).map_err(mem)?,
@@ -476,9 +477,15 @@ impl Tables {
         }
     }
 
+    /// The word in a slot. Every number that is handed out is one of a slot; the remainder only spares the check.
+    #[inline(always)]
+    fn hop(&self, id: NextHopId) -> u64 {
+        self.hops[id as usize % HOPS].load(Ordering::Acquire)
+    }
+
     #[inline(always)]
     pub(crate) fn nexthop(&self, id: NextHopId) -> NextHop {
-        NextHop::unpack(self.hops[id as usize].load(Ordering::Acquire))
+        NextHop::unpack(self.hop(id))
     }
 
     #[inline(always)]
@@ -487,8 +494,29 @@ impl Tables {
         if h.kind != NextHopKind::Multipath {
             return h;
         }
-        // The flow cache uses the low bits of the same hash.
-        let share = (hash >> 24) as usize;
-        self.nexthop(self.groups[h.gateway as usize * 256 + share].load(Ordering::Acquire))
+        self.nexthop(self.share(h.gateway, hash))
+    }
+
+    /// The slot of the way that a flow takes of a group of several.
+    #[inline(always)]
+    fn share(&self, group: u32, hash: u32) -> NextHopId {
+        self.groups[group as usize * 256 + (hash >> 24) as usize].load(Ordering::Acquire)
+    }
+
+    /// As [`Tables::resolve`], where packets to `dst` are sent on to a neighbour; none for every other kind of next hop.
+    /// `hash` is asked only where there are several ways.
+    #[inline(always)]
+    pub(crate) fn neighbour(&self, id: NextHopId, dst: u32, hash: impl FnOnce() -> u32) -> Next {
+        let mut word = self.hop(id);
+        if word >> 56 == NextHopKind::Multipath as u64 {
+            word = self.hop(self.share(word as u32, hash()));
+        }
+        let ifindex = (word >> 32) as u32 & 0xff_ffff;
+        // The numbers of NextHopKind.
+        match word >> 56 {
+            1 => Next::new(ifindex, word as u32),
+            2 => Next::new(ifindex, dst),
+            _ => Next::NONE,
+        }
     }
 }

@@ -233,7 +233,7 @@ fn seen(express: bool, places: &[Place], seed: u64) -> (Vec<Vec<Vec<u8>>>, Strin
         stats.ip,
         stats.icmp,
         r.stack.accounting(),
-        r.stack.flow_status()
+        r.stack.adjacency_status()
     );
     let fast = stats.ip.iter().find(|(n, _)| *n == "fastforward").unwrap().1;
     (out, text, fast)

@@ -84,20 +84,14 @@ pub fn update(sum: u16, old: u16, new: u16) -> u16 {
 #[inline(always)]
 pub fn header20_ok(h: &[u8; 20]) -> bool {
     // The sum is the same in either byte order, up to a swap, and all ones is its own swap (RFC 1071, section 2 B); it may be
-    // taken in words of any width (section 2 C).
-    let long = |o: usize| {
-        let (b, _) = h[o..].split_first_chunk().unwrap_or((&[0; 8], &[]));
-        u64::from_ne_bytes(*b)
-    };
-    let (s, carry) = long(0).overflowing_add(long(8));
-    let (s, again) = s.overflowing_add(u64::from(u32::from_ne_bytes([h[16], h[17], h[18], h[19]])));
-    let (s, carried) = s.overflowing_add(u64::from(carry) + u64::from(again));
-    let s = s.wrapping_add(u64::from(carried));
-    // Both halves of the sum with itself swapped are its fold.
-    let (s, carry) = (s as u32).overflowing_add((s >> 32) as u32);
-    let s = s.wrapping_add(u32::from(carry));
-    let (s, carry) = (s as u16).overflowing_add((s >> 16) as u16);
-    s.wrapping_add(u16::from(carry)) == u16::MAX
+    // taken in words of any width (section 2 C). A sum folds to all ones when 0xffff divides it and it is not zero, which
+    // takes a multiplication where folding takes a chain of carries.
+    let (words, _) = h.as_chunks::<4>();
+    let sum: u64 = words.iter().map(|w| u64::from(u32::from_ne_bytes(*w))).sum();
+    // Multiples of an odd number times its inverse are the small numbers (Granlund and Montgomery: Division by Invariant
+    // Integers using Multiplication, 1994, section 9). Less one of them, so that zero is none.
+    const INVERSE: u64 = 0x0001_0001_0001_0001u64.wrapping_neg();
+    sum.wrapping_sub(0xffff).wrapping_mul(INVERSE) <= u64::MAX / 0xffff
 }
 
 /// The checksum of an IPv4 header after its time to live went down by one: [`update`] for the only change that a router

@@ -21,7 +21,7 @@ pub struct Args {
     /// Bytes of a frame, FCS included: 64 to 1500.
     #[arg(long, value_delimiter = ',', value_name = "N,N...", value_parser = clap::value_parser!(u32).range(64..=1500))]
     size: Vec<u32>,
-    /// Flows: 1 to 16777216, or `random` for destinations that no flow cache helps with.
+    /// Flows: 1 to 16777216, or `random` for a million destinations in random order.
     #[arg(long, value_delimiter = ',', value_name = "N|random,...", value_parser = flows)]
     flows: Vec<Flows>,
     /// Routes (/24) that the destinations are spread over: 1 to 1048576.

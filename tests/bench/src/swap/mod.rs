@@ -175,7 +175,7 @@ impl Bench {
         // SAFETY: the source is down since before the grace period.
         unsafe { stamps::start(workers, ROOM) };
         self.live.flow(true)?;
-        // The first bursts learn the neighbours and fill the flow cache.
+        // The first bursts prepare the ways and fill the caches.
         std::thread::sleep(Duration::from_millis(200));
         let before = self.live.kernel();
         let mut moments = Vec::with_capacity(swaps as usize);
