@@ -246,6 +246,12 @@ impl Stack {
     /// its interfaces are up: what the first one receives may leave through the last. Control threads.
     pub fn hold_reception(&self, hold: bool) {
         self.held.store(hold, Ordering::Release);
+        self.wake_workers();
+    }
+
+    /// Lets workers that sleep look at their ports: what has to be polled may be running now.
+    fn wake_workers(&self) {
+        (0..self.workers()).for_each(|w| self.rt.wake(w));
     }
 
     /// Lets packets pass (`up`) or stops them. A quarantined interface stays down until it is attached anew.
@@ -453,6 +459,7 @@ impl Stack {
         }
         self.ways_changed(control);
         self.bump();
+        self.wake_workers();
     }
 
     pub(crate) fn make_loopback(&self) -> Result<(), StackError> {

@@ -8,7 +8,7 @@ use crate::types::{AddrOptions, Dirs, Layer};
 use smpnet_abi::{Cell, DropReason, PortInfo, RX_FAULT, pkt_flags, verdict};
 use smpnet_runtime::{HookCx, HugePages, PfilHook, PoolConfig, Runtime, RuntimeConfig};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Drops UDP to one port; the data begins where the layer says.
@@ -293,6 +293,64 @@ fn an_address_leaves_exactly_its_routes_behind_and_takes_them_along() {
     assert_eq!(answer.route.unwrap().kind, "connected");
 }
 
+/// A port without an event that could wake a worker, with a queue for each of some workers.
+fn polled_port(
+    rt: &Arc<Runtime>,
+    stack: &Stack,
+    name: &str,
+    last: u8,
+    queues: u16,
+) -> (crate::types::IfIndex, &'static MemPort) {
+    let index = stack.if_reserve(name).unwrap();
+    let port: &'static MemPort = Box::leak(Box::new(MemPort { rt: Some(rt.clone()), ..MemPort::default() }));
+    let info = PortInfo {
+        size: size_of::<PortInfo>() as u32,
+        flags: smpnet_abi::port_flags::POLL_ONLY,
+        port: std::ptr::from_ref(port).cast_mut().cast(),
+        rx_queues: queues,
+        tx_queues: queues,
+        mtu: 1500,
+        mtu_max: 1500,
+        offloads: 0,
+        mac: smpnet_abi::MacAddr { bytes: [2, 0, 0, 0, 3, last] },
+        rss_table: 0,
+        rss_key: 0,
+        _pad: [0; 3],
+    };
+    stack.attach_port(index, &TABLE, info).unwrap();
+    (index, port)
+}
+
+#[test]
+fn every_worker_wakes_for_a_port_that_goes_up_and_for_reception_that_is_let_go() {
+    let pool = PoolConfig { cells: 1024, workers: 2, huge_pages: HugePages::Never, ..PoolConfig::default() };
+    let config = RuntimeConfig { cpus: vec![None; 2], pool, ..RuntimeConfig::default() };
+    let rt = Runtime::start(config).unwrap();
+    let stack = Stack::new(rt.clone()).unwrap();
+    let (index, port) = polled_port(&rt, &stack, "a0", 1, 2);
+    let all_ask = |what: &str| {
+        let end = Instant::now() + Duration::from_secs(20);
+        while port.asked.load(Relaxed) != 0b11 {
+            assert!(Instant::now() < end, "{what}: workers {:#b} asked", port.asked.load(Relaxed));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    // The workers have nothing to do and sleep.
+    std::thread::sleep(Duration::from_millis(20));
+    stack.set_up(index, true).unwrap();
+    all_ask("up");
+    stack.set_up(index, false).unwrap();
+    stack.hold_reception(true);
+    stack.set_up(index, true).unwrap();
+    rt.domain().perform();
+    port.asked.store(0, Relaxed);
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(port.asked.load(Relaxed), 0);
+    stack.hold_reception(false);
+    all_ask("let go");
+    rt.stop();
+}
+
 #[test]
 fn interfaces_come_and_go_under_traffic_without_losing_count() {
     let pool = PoolConfig { cells: 4096, workers: 2, huge_pages: HugePages::Never, ..PoolConfig::default() };
@@ -300,23 +358,7 @@ fn interfaces_come_and_go_under_traffic_without_losing_count() {
     let rt = Runtime::start(config).unwrap();
     let stack = Stack::new(rt.clone()).unwrap();
     let attach = |name: &str, address: &str, last: u8| {
-        let index = stack.if_reserve(name).unwrap();
-        let port: &'static MemPort = Box::leak(Box::new(MemPort { rt: Some(rt.clone()), ..MemPort::default() }));
-        let info = PortInfo {
-            size: size_of::<PortInfo>() as u32,
-            flags: smpnet_abi::port_flags::POLL_ONLY,
-            port: std::ptr::from_ref(port).cast_mut().cast(),
-            rx_queues: 1,
-            tx_queues: 1,
-            mtu: 1500,
-            mtu_max: 1500,
-            offloads: 0,
-            mac: smpnet_abi::MacAddr { bytes: [2, 0, 0, 0, 3, last] },
-            rss_table: 0,
-            rss_key: 0,
-            _pad: [0; 3],
-        };
-        stack.attach_port(index, &TABLE, info).unwrap();
+        let (index, port) = polled_port(&rt, &stack, name, last, 1);
         stack.set_up(index, true).unwrap();
         stack.addr_add(index, net(address), AddrOptions { dad_count: Some(0) }).unwrap();
         (index, port)

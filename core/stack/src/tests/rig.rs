@@ -41,6 +41,8 @@ pub struct MemPort {
     pub refuses: Mutex<Option<&'static str>>,
     /// What the port says that it lost.
     pub missed: AtomicU64,
+    /// Workers that asked for packets, a bit for each.
+    pub asked: AtomicU64,
 }
 
 impl MemPort {
@@ -68,6 +70,7 @@ unsafe fn port<'a>(p: *mut c_void) -> &'a MemPort {
 unsafe extern "C" fn rx_burst(p: *mut c_void, _: u32, worker: u32, cells: *mut Cell, max: u32) -> u32 {
     // SAFETY: see `port`; the worker is the one that calls.
     let (p, cpu) = unsafe { (port(p), Cpu::assume(worker)) };
+    p.asked.fetch_or(1 << worker, Relaxed);
     *p.calls.lock().unwrap() += 1;
     // SAFETY: the caller's array has `max` places.
     let out = unsafe { std::slice::from_raw_parts_mut(cells, max as usize) };
