@@ -2,7 +2,12 @@
 //! again ([`offload::TSO4`]), so that a system call, a descriptor and the passage of a receiver's stack are paid for once.
 //!
 //! It is the last thing before the driver: filters, listeners and counters see every segment by itself. Nothing is copied:
-//! the cells are chained, and the headers of all but the first stand unused in front of their data.
+//! the cells are chained, and the headers of all but the first stand unused in front of their data. A chain has at most as
+//! many cells as the burst had packets. Nothing waits for what may come with the next burst.
+//!
+//! Other ports pay a test for each burst. A port that cuts pays, where nothing is joined, 5 ns for a packet that is not
+//! TCP's and 25 to 40 ns for one that is, measured on bursts in the cache (80 ns where each is of the flow of the one before
+//! and differs from it).
 //!
 //! What is joined, [`segment`](super::gso) or the device behind the port cuts into the same packets, byte by byte. This
 //! rules out what Linux calls a fixed IP identification. A segment's checksum is not carried over but made anew, so it must
@@ -49,12 +54,16 @@ struct Flow {
     ports: u32,
 }
 
-/// What a look at a packet's headers tells.
+impl Flow {
+    fn tag(self) -> u32 {
+        self.src ^ self.dst.rotate_left(8) ^ self.ports
+    }
+}
+
+/// What a look at the headers of a TCP packet tells.
 #[derive(Clone, Copy, Debug)]
 enum Look {
-    /// Not of TCP over IPv4: nothing here has a say about it.
-    Other,
-    /// TCP's, of nobody knows which flow: none may have packets moved past it.
+    /// Of nobody knows which flow: none may have packets moved past it.
     Unknown,
     /// To go alone, with nothing of its flow moved past it.
     Alone(Flow),
@@ -87,7 +96,7 @@ struct Gathering {
     last: Cell,
     next_seq: u32,
     next_id: u16,
-    /// The checksum of the first segment was found right.
+    /// The checksums of the first segment were found right.
     checked: bool,
 }
 
@@ -95,6 +104,8 @@ struct Gathering {
 #[derive(Default)]
 struct Table {
     list: [Gathering; FLOWS],
+    /// A word of each one's flow, which most others differ in.
+    tags: [u32; FLOWS],
     used: usize,
     /// The one that gives way when there is no room, each in its turn.
     victim: usize,
@@ -102,24 +113,27 @@ struct Table {
 
 impl Table {
     fn find(&self, flow: Flow) -> Option<usize> {
-        self.list[..self.used].iter().position(|g| g.flow == flow)
+        (0..self.used).find(|i| self.tags[*i] == flow.tag() && self.list[*i].flow == flow)
     }
 
     fn remove(&mut self, flow: Flow) {
         if let Some(i) = self.find(flow) {
             self.used -= 1;
             self.list[i] = self.list[self.used];
+            self.tags[i] = self.tags[self.used];
         }
     }
 
     fn insert(&mut self, g: Gathering) {
-        if self.used < FLOWS {
-            self.list[self.used] = g;
+        let i = if self.used < FLOWS {
             self.used += 1;
+            self.used - 1
         } else {
-            self.list[self.victim] = g;
             self.victim = (self.victim + 1) % FLOWS;
-        }
+            self.victim
+        };
+        self.tags[i] = g.flow.tag();
+        self.list[i] = g;
     }
 }
 
@@ -142,8 +156,13 @@ impl<'a> Path<'a> {
         let mut out = 0;
         for at in 0..n {
             let cell = cells[at];
-            match look(&self.packet(cell), link) {
-                Look::Other => {}
+            let p = self.packet(cell);
+            if !is_tcp(&p, link) {
+                cells[out] = cell;
+                out += 1;
+                continue;
+            }
+            match look(&p, link) {
                 Look::Unknown => table.used = 0,
                 Look::Alone(flow) => table.remove(flow),
                 Look::Segment(s) => {
@@ -199,8 +218,8 @@ impl<'a> Path<'a> {
             return false;
         }
         // Last, because it may have to read all that there is.
-        g.checked = g.checked || sum_is_right(&first, link);
-        if !g.checked || !sum_is_right(&p, link) || !p.pull_front(s.headers) {
+        g.checked = g.checked || sums_are_right(&first, link);
+        if !g.checked || !sums_are_right(&p, link) || !p.pull_front(s.headers) {
             return false;
         }
         // Not by `append`, which looks for the end of the chain.
@@ -284,20 +303,24 @@ fn link_len(ifp: &Ifnet) -> usize {
     if ifp.medium == Medium::Ether { HEADER_LEN } else { 0 }
 }
 
-/// Looks at the headers of a packet.
-#[inline]
+/// Whether a packet is of TCP over IPv4. Of the others, which may be all of them, nothing more is read.
+#[inline(always)]
+fn is_tcp(p: &Packet<'_>, link: usize) -> bool {
+    let data = p.data();
+    let Some(ip) = data.get(link..link + IP_LEN) else { return false };
+    ip[9] == proto::TCP && ip[0] >> 4 == 4 && (link == 0 || be16(data, link - 2) == TYPE_IPV4)
+}
+
+/// Looks at the headers of a packet of TCP over IPv4.
 fn look(p: &Packet<'_>, link: usize) -> Look {
     let data = p.data();
-    let Some((ether, b)) = data.split_at_checked(link) else { return Look::Other };
-    let Some(ip) = b.first_chunk::<IP_LEN>() else { return Look::Other };
-    if link > 0 && be16(ether, link - 2) != TYPE_IPV4 || ip[9] != proto::TCP || ip[0] >> 4 != 4 {
-        return Look::Other;
-    }
-    let fragment = be16(ip, 6) & (MF | OFFSET_MASK) != 0;
-    let tcp = match b[IP_LEN..].first_chunk::<{ tcp::HEADER_LEN }>() {
-        Some(tcp) if ip[0] == 0x45 && !fragment => tcp,
-        _ => return Look::Unknown,
+    let Some(headers) = data.get(link..).and_then(|b| b.first_chunk::<{ IP_LEN + tcp::HEADER_LEN }>()) else {
+        return Look::Unknown;
     };
+    let (ip, tcp) = (&headers[..IP_LEN], &headers[IP_LEN..]);
+    if ip[0] != 0x45 || be16(ip, 6) & (MF | OFFSET_MASK) != 0 {
+        return Look::Unknown;
+    }
     let flow = Flow { src: be32(ip, 12), dst: be32(ip, 16), ports: be32(tcp, 0) };
     let total = usize::from(be16(ip, 2));
     let headers = link + IP_LEN + usize::from(tcp[12] >> 4) * 4;
@@ -309,9 +332,7 @@ fn look(p: &Packet<'_>, link: usize) -> Look {
         && headers >= link + IP_LEN + tcp::HEADER_LEN
         && headers < data.len()
         && be16(ip, 6) == DF
-        && control & !PSH == ACK
-        // What merely passes by, as through a bridge, nobody has looked at so far.
-        && header20_ok(ip);
+        && control & !PSH == ACK;
     if !plain {
         return Look::Alone(flow);
     }
@@ -335,10 +356,14 @@ fn alike(a: &[u8], b: &[u8], link: usize) -> bool {
         && x[38..] == y[38..]
 }
 
-/// Whether the TCP checksum of a packet of one cell is known to be right, or will be when the device completes it.
-fn sum_is_right(p: &Packet<'_>, link: usize) -> bool {
+/// Whether the checksums of a packet of one cell are known to be right, or TCP's will be when the device completes it.
+fn sums_are_right(p: &Packet<'_>, link: usize) -> bool {
     let (h, l4) = (p.hdr(), link + IP_LEN);
     let (ip, tcp) = p.data()[link..].split_at(IP_LEN);
+    // Nobody has looked at the header of what merely passes by, as through a bridge.
+    if !ip.first_chunk().is_some_and(header20_ok) {
+        return false;
+    }
     let pseudo = Sum::new().pseudo(be32(ip, 12), be32(ip, 16), proto::TCP, tcp.len() as u32);
     if h.flags & pkt_flags::CSUM_PARTIAL != 0 {
         let place = (usize::from(h.csum_start), usize::from(h.csum_offset));

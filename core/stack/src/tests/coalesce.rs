@@ -281,12 +281,18 @@ fn what_the_device_has_verified_is_not_read_again() {
     assert_eq!((forward(&mut r, wires).len(), joined(&r)), (1, (2, 1)));
 }
 
-/// Writes a mark or a tag into the packets of odd identification.
-struct Marker(bool);
+/// What a filter does to packets of odd identification.
+#[derive(Clone, Copy, Debug)]
+enum Odd {
+    Mark,
+    Tag,
+    /// As a frame may come through a bridge, which does not look.
+    BreakHeader,
+}
 
-impl PfilHook for Marker {
+impl PfilHook for Odd {
     fn name(&self) -> &str {
-        "marker"
+        "odd"
     }
 
     fn edits(&self) -> bool {
@@ -296,24 +302,26 @@ impl PfilHook for Marker {
     fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], _: &mut [u32]) {
         for c in cells {
             let mut p = cx.pool.packet(*c);
-            let n = u32::from(p.data()[14 + 5] & 1);
-            let h = p.hdr_mut();
-            if self.0 {
-                (h.flags, h.vlan_tci) = (h.flags | pkt_flags::VLAN, n as u16);
-            } else {
-                h.mark = n;
+            let odd = p.data()[14 + 5] & 1;
+            match self {
+                Odd::Mark => p.hdr_mut().mark = odd.into(),
+                Odd::Tag => {
+                    let h = p.hdr_mut();
+                    (h.flags, h.vlan_tci) = (h.flags | pkt_flags::VLAN, odd.into());
+                }
+                Odd::BreakHeader => p.data_mut()[14 + 10] ^= odd,
             }
         }
     }
 }
 
 #[test]
-fn marks_and_tags_keep_packets_apart() {
-    for tags in [false, true] {
+fn marks_tags_and_broken_headers_keep_packets_apart() {
+    for what in [Odd::Mark, Odd::Tag, Odd::BreakHeader] {
         let mut r = router(CUTS | offload::TX_VLAN);
-        r.stack.pfil_attach(Layer::Ether, None, Dirs::Out, 0, Arc::new(Marker(tags))).unwrap();
+        r.stack.pfil_attach(Layer::Ether, None, Dirs::Out, 0, Arc::new(what)).unwrap();
         let wires: Vec<_> = (0..4).map(|i| Seg::new(i, 1000).wire(&r)).collect();
-        assert_eq!((forward(&mut r, wires).len(), joined(&r)), (4, (0, 0)));
+        assert_eq!((forward(&mut r, wires).len(), joined(&r)), (4, (0, 0)), "{what:?}");
     }
 }
 
