@@ -36,6 +36,7 @@ tunables! {
     mtudisc = 1, 0..=1, "net.inet.ip.mtudisc", "learn path MTUs from ICMP for what this router itself sends";
     mtudisctimeout = 600, 1..=86400, "net.inet.ip.mtudisctimeout", "seconds that a path MTU is remembered";
     maxfragpackets = 200, 0..=65535, "net.inet.ip.maxfragpackets", "datagrams that may be incomplete at once";
+    coalesce = 1, 0..=1, "net.inet.tcp.coalesce", "join TCP segments that leave together by a port that cuts them again";
     dad_count = 3, 0..=16, "net.inet.ip.dad_count", "RFC 5227 probes before a new address is used";
     max_nest = 4, 0..=15, "net.inet.ip.encapnest", "tunnels and vlans that a packet may pass on its way out";
     bmcastecho = 0, 0..=1, "net.inet.icmp.bmcastecho", "answer echo requests to broadcasts and the all-hosts group";

@@ -2,7 +2,7 @@
 
 use super::stats::rx_missed;
 use crate::neigh::machine::Timings;
-use crate::net::counters::{Account, AdjStat, ArpStat, IcmpStat, IfCounter, IpStat, base};
+use crate::net::counters::{Account, AdjStat, ArpStat, IcmpStat, IfCounter, IpStat, TcpStat, base};
 use crate::net::ifnet::Attach;
 use crate::stack::Stack;
 use crate::types::IfIndex;
@@ -91,10 +91,11 @@ impl Stack {
             );
             tree.add(&format!("net.inet.arp.{name}"), doc, node);
         }
-        let groups: [(&str, usize, &[&str], &str); 5] = [
+        let groups: [(&str, usize, &[&str], &str); 6] = [
             ("net.inet.ip.stats", base::IP, &IpStat::NAMES, "IPv4 packets"),
             ("net.inet.icmp.stats", base::ICMP, &IcmpStat::NAMES, "ICMP messages"),
             ("net.inet.arp.stats", base::ARP, &ArpStat::NAMES, "ARP packets"),
+            ("net.inet.tcp.stats", base::TCP, &TcpStat::NAMES, "TCP segments that were joined on their way out"),
             ("net.inet.ip.adjacency", base::ADJACENCY, &AdjStat::NAMES, "adjacencies"),
             ("kern.accounting", base::ACCOUNT, &Account::NAMES, "packets that entered and left the stack"),
         ];

@@ -165,6 +165,16 @@ counters! {
 }
 
 counters! {
+    /// Counters of TCP that passes through.
+    TcpStat {
+        /// Segments that left as parts of larger packets.
+        Coalesced = "coalesced",
+        /// These packets.
+        CoalescedPackets = "coalesced_packets",
+    }
+}
+
+counters! {
     /// What entered and left the stack, for the conservation law.
     Account {
         Received = "received",
@@ -187,7 +197,8 @@ pub(crate) mod base {
     pub(crate) const ICMP: usize = IP + IpStat::N;
     pub(crate) const ARP: usize = ICMP + IcmpStat::N;
     pub(crate) const ADJACENCY: usize = ARP + ArpStat::N;
-    pub(crate) const ACCOUNT: usize = ADJACENCY + AdjStat::N;
+    pub(crate) const TCP: usize = ADJACENCY + AdjStat::N;
+    pub(crate) const ACCOUNT: usize = TCP + TcpStat::N;
     /// Drops that belong to no interface.
     pub(crate) const DROPS: usize = ACCOUNT + Account::N;
     pub(crate) const TOTAL: usize = DROPS + REASONS;

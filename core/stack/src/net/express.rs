@@ -12,7 +12,7 @@ use super::ifnet::Ifnet;
 use super::path::Path;
 use crate::adjacency::{Adjacency, Found, Next};
 use crate::hash::FlowKey;
-use crate::inet::decide::{ODD, odd};
+use crate::inet::decide::{GSO, ODD, odd};
 use crate::inet::input::{decrement_ttl, has_ports};
 use crate::wire::checksum::header20_ok;
 use crate::wire::ethernet::{HEADER_LEN, TYPE_IPV4};
@@ -33,9 +33,7 @@ const UNUSUAL: u32 = pkt_flags::RX_L3_BAD
     | pkt_flags::NO_FAST_FWD
     | pkt_flags::LOOPED
     | pkt_flags::VLAN
-    | pkt_flags::GSO_TCP4
-    | pkt_flags::GSO_TCP6
-    | pkt_flags::GSO_UDP;
+    | GSO;
 
 /// A frame that may go straight on, if the way to its next hop is prepared.
 #[derive(Clone, Copy, Default)]
@@ -65,7 +63,8 @@ pub(super) struct Gone {
 
 impl<'a> Path<'a> {
     /// Forwards the frames of `burst` whose way is prepared, and returns the others as they were, in their order. The packets
-    /// of one flow keep their order: all of them have the same way, unless a packet between them is too large for it.
+    /// of one flow keep their order: all of them have the same way, but those with options, fragments, and those that are too
+    /// large for it; from a packet on that is to be cut into segments none goes straight.
     pub(crate) fn express(&mut self, ifp: &'a Ifnet, burst: &Burst) -> Burst {
         // Steering may have taken every packet of a burst to other workers.
         if burst.is_empty() || !self.may_express(ifp) {
@@ -108,7 +107,14 @@ impl<'a> Path<'a> {
         let (pool, fib, own) = (self.pool.locate(), &*self.s.fib, Own::of(ifp));
         let mut n = 0;
         for (i, cell) in burst.iter().enumerate() {
-            let Some((dst, total_len)) = plain_frame(&pool.packet(cell), own) else { continue };
+            let p = pool.packet(cell);
+            let Some((dst, total_len)) = plain_frame(&p, own) else {
+                if p.hdr().flags & GSO != 0 {
+                    // What is to be cut takes the general path, and what follows of its flow must not overtake it.
+                    break;
+                }
+                continue;
+            };
             fib.prefetch(dst);
             out[n] = Candidate { dst, cell, total_len, at: i as u8, _pad: 0 };
             n += 1;

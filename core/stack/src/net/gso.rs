@@ -31,19 +31,19 @@ impl<'a> Path<'a> {
                 || flags & pkt_flags::GSO_TCP6 != 0 && has(offload::TSO6) && has(offload::TX_CSUM)
                 || flags & pkt_flags::GSO_UDP != 0 && has(offload::USO) && has(offload::TX_CSUM);
             if !hardware {
-                self.cut(ifp, c, &mut ready, |path, burst| path.port_output(ifp, port, &burst));
+                self.cut(ifp, c, &mut ready, |path, mut burst| path.port_output(ifp, port, &mut burst));
                 continue;
             }
             if flags & pkt_flags::CSUM_PARTIAL != 0 && !has(offload::TX_CSUM) {
                 self.complete_checksum(c);
             }
             if ready.is_full() {
-                self.port_output(ifp, port, &std::mem::take(&mut ready));
+                self.port_output(ifp, port, &mut std::mem::take(&mut ready));
             }
             ready.push(c);
         }
         if !ready.is_empty() {
-            self.port_output(ifp, port, &ready);
+            self.port_output(ifp, port, &mut ready);
         }
     }
 

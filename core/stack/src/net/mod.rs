@@ -1,5 +1,6 @@
 //! Interfaces and what all protocols share: the table of interfaces, Ethernet, transmission, hand-over between workers.
 
+mod coalesce;
 pub(crate) mod counters;
 pub(crate) mod ether;
 pub(crate) mod express;

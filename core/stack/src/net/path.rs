@@ -1,6 +1,6 @@
 //! One worker's passage through the stack: what is at hand while a burst is carried to its end.
 
-use super::counters::{Account, AdjStat, ArpStat, IcmpStat, IfCounter, IpStat, base};
+use super::counters::{Account, AdjStat, ArpStat, IcmpStat, IfCounter, IpStat, TcpStat, base};
 use super::ifnet::{Ifnet, Medium};
 use super::output::Stages;
 use crate::adjacency::Adjacencies;
@@ -134,6 +134,10 @@ impl<'a> Path<'a> {
     #[inline(always)]
     pub(crate) fn adj_stat(&self, c: AdjStat, n: u64) {
         self.s.counters.add(self.cpu, base::ADJACENCY + c as usize, n);
+    }
+
+    pub(crate) fn tcp_stat(&self, c: TcpStat, n: u64) {
+        self.s.counters.add(self.cpu, base::TCP + c as usize, n);
     }
 
     #[inline(always)]

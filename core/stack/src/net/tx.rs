@@ -6,6 +6,7 @@ use super::path::Path;
 use crate::wire::ethernet::is_group;
 use smpnet_abi::{BURST_MAX, Cell, DropReason, RX_FAULT, offload};
 use smpnet_runtime::{Burst, Dir};
+use std::ops::Range;
 
 impl Port {
     /// The transmit queue of a worker, and the worker that serves it.
@@ -28,7 +29,7 @@ struct Tally {
 
 impl<'a> Path<'a> {
     /// Sends frames that have passed every hook and need nothing that the port lacks.
-    pub(crate) fn port_output(&mut self, ifp: &'a Ifnet, port: &'a Port, burst: &Burst) {
+    pub(crate) fn port_output(&mut self, ifp: &'a Ifnet, port: &'a Port, burst: &mut Burst) {
         let (queue, owner) = port.tx_queue(self.cpu.index());
         if owner == self.cpu.index() {
             self.transmit(ifp, port, queue, burst);
@@ -61,7 +62,7 @@ impl<'a> Path<'a> {
                 Some(ifp) if ifp.running && !ifp.faulted() => {
                     if let Attach::Port(port) = &ifp.attach {
                         let (queue, _) = port.tx_queue(self.cpu.index());
-                        self.transmit(ifp, port, queue, &burst);
+                        self.transmit(ifp, port, queue, &mut burst);
                         continue;
                     }
                     self.drop_burst(ifindex, DropReason::IfDown, &burst);
@@ -77,20 +78,21 @@ impl<'a> Path<'a> {
         }
     }
 
-    fn transmit(&mut self, ifp: &'a Ifnet, port: &'a Port, queue: u32, burst: &Burst) {
-        let singles;
-        let mut cells = burst.as_slice();
-        let mut tally = self.tally(cells);
+    fn transmit(&mut self, ifp: &'a Ifnet, port: &'a Port, queue: u32, burst: &mut Burst) {
+        let mut tally = self.tally(burst.as_slice());
         if tally.chains && ifp.offloads & offload::SCATTER == 0 {
-            singles = self.in_single_cells(ifp, burst);
-            tally = self.tally(singles.as_slice());
-            cells = singles.as_slice();
+            *burst = self.in_single_cells(ifp, burst);
+            tally = self.tally(burst.as_slice());
         }
-        self.tap(ifp, Dir::Out, cells);
+        self.tap(ifp, Dir::Out, burst.as_slice());
         let Tally { bytes, mut groups, .. } = tally;
         if ifp.medium != Medium::Ether {
             groups = 0;
         }
+        // From here on some may stand for several. All that is counted is counted as if they were still apart.
+        let lots = self.coalesce(ifp, burst);
+        let packets = |places: Range<usize>| lots.as_ref().map_or(places.len() as u64, |lots| lots.of(places));
+        let cells = burst.as_slice();
         let mut sent = 0;
         // A full ring is reaped once and offered the rest again; what is refused then is dropped, because waiting would
         // stop the traffic of every other port of this worker.
@@ -103,7 +105,7 @@ impl<'a> Path<'a> {
             };
             if n == RX_FAULT || n as usize > rest.len() {
                 // After a fault the packets are the plugin's, which disposed of them.
-                self.account(Account::ToPlugins, rest.len() as u64);
+                self.account(Account::ToPlugins, packets(sent..cells.len()));
                 let what =
                     if n == RX_FAULT { "tx_burst failed" } else { "tx_burst accepted more packets than it was given" };
                 self.s.fault_seen(ifp, what);
@@ -115,13 +117,21 @@ impl<'a> Path<'a> {
             }
             self.reap(port, queue);
         }
-        self.account(Account::Sent, sent as u64);
+        let n = packets(0..sent);
+        self.account(Account::Sent, n);
         let mut lost = 0;
-        for c in &cells[sent..] {
-            lost += u64::from(self.packet(*c).len());
-            self.drop_on(ifp, DropReason::TxRingFull, *c);
+        let mut lose = |path: &mut Path<'a>, c: Cell| {
+            lost += u64::from(path.packet(c).len());
+            path.drop_on(ifp, DropReason::TxRingFull, c);
+        };
+        for (at, c) in cells.iter().enumerate().skip(sent) {
+            if packets(at..at + 1) > 1 {
+                self.take_apart(ifp, *c, &mut lose);
+            } else {
+                lose(self, *c);
+            }
         }
-        self.count_output_as(ifp, sent as u64, bytes - lost, groups);
+        self.count_output_as(ifp, n, bytes - lost, groups);
         self.w.stages.mark_sent(ifp.index.get());
     }
 

@@ -8,7 +8,7 @@ use crate::types::{AddrOptions, Dirs, Layer};
 use smpnet_abi::{Cell, DropReason, PortInfo, RX_FAULT, pkt_flags, verdict};
 use smpnet_runtime::{HookCx, HugePages, PfilHook, PoolConfig, Runtime, RuntimeConfig};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Drops UDP to one port; the data begins where the layer says.
@@ -31,7 +31,7 @@ impl PfilHook for Block {
 
     fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
         for (c, v) in cells.iter().zip(verdicts) {
-            self.seen.fetch_add(1, Ordering::Relaxed);
+            self.seen.fetch_add(1, Relaxed);
             let p = cx.pool.packet(*c);
             if p.data().get(self.at..self.at + 2) == Some(&self.port.to_be_bytes()) {
                 *v = verdict::DROP;
@@ -64,7 +64,7 @@ fn a_filter_drops_at_each_hook_and_cached_flows_do_not_escape_it() {
             let out = r.take(1);
             assert_eq!(out.len(), 1, "{layer:?} {dirs:?}");
             assert_eq!(ip_of(&out[0]).0.ttl, 63);
-            assert_eq!((r.dropped(DropReason::Filtered), hook.seen.load(Ordering::Relaxed)), (1, 2));
+            assert_eq!((r.dropped(DropReason::Filtered), hook.seen.load(Relaxed)), (1, 2));
             assert_eq!(r.stack.hooks()[0].name, "block");
             let other = Block::new(5001, layer);
             r.stack.pfil_replace(id, other).unwrap();
@@ -134,9 +134,9 @@ impl PfilHook for Vlan5 {
     fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
         for (c, v) in cells.iter().zip(verdicts) {
             let p = cx.pool.packet(*c);
-            self.0[1].fetch_add(1, Ordering::Relaxed);
+            self.0[1].fetch_add(1, Relaxed);
             if p.data()[12..14] == [0x81, 0] {
-                self.0[0].fetch_add(1, Ordering::Relaxed);
+                self.0[0].fetch_add(1, Relaxed);
             }
             if p.data()[12..16] == [0x81, 0, 0, 5] {
                 *v = verdict::DROP;
@@ -171,7 +171,7 @@ fn filters_of_frames_see_a_tag_that_the_device_took_off() {
     r.host_a(&packet);
     let out = r.take(1);
     assert_eq!((out.len(), &out[0], ip_of(&out[0]).0.ttl), (2, &out[1], 63), "and goes on as without the filter");
-    assert_eq!(hook.0.each_ref().map(|n| n.load(Ordering::Relaxed)), [3, 4]);
+    assert_eq!(hook.0.each_ref().map(|n| n.load(Relaxed)), [3, 4]);
     r.balanced();
 }
 

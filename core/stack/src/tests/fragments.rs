@@ -225,7 +225,18 @@ fn tcp_wire(r: &Rig, n: usize, frag: u16) -> Wire {
 
 #[test]
 fn a_tcp_packet_is_segmented_for_a_port_that_cannot() {
-    let mut r = Rig::router();
+    // With checksums left to it (as to AF_XDP) or not.
+    for offloads in [0, offload::TX_CSUM | offload::SCATTER] {
+        a_tcp_packet_is_segmented_for(offloads);
+    }
+}
+
+fn a_tcp_packet_is_segmented_for(offloads: u32) {
+    let mut r = Rig::new(1);
+    r.port("a0", "10.0.1.1/24");
+    r.port_with("b0", "10.0.2.1/24", offloads, 1, 1);
+    r.teach(0, "10.0.1.2", HOST_A);
+    r.teach(1, "10.0.2.2", HOST_B);
     let w = tcp_wire(&r, 4000, DF);
     r.send_wire(0, w);
     let out = r.take_wires(1);

@@ -2,6 +2,7 @@
 
 mod arp;
 mod capture;
+mod coalesce;
 mod express;
 mod faults;
 mod forward;

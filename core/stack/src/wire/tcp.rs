@@ -8,6 +8,8 @@ pub const HEADER_LEN: usize = 20;
 pub const FIN: u8 = 0x01;
 /// PSH.
 pub const PSH: u8 = 0x08;
+/// ACK.
+pub const ACK: u8 = 0x10;
 /// CWR (RFC 3168).
 pub const CWR: u8 = 0x80;
 
