@@ -11,7 +11,6 @@
 
 use crate::lazy::{LazyArray, Zeroed};
 use crate::wire::ethernet::HEADER_LEN;
-use smpnet_runtime::prefetch;
 
 const WINDOW: usize = 8;
 /// Least entries of a table in use.
@@ -138,12 +137,6 @@ impl<'a> Table<'a> {
     #[inline(always)]
     fn wrap(self, at: usize) -> usize {
         at & self.0.len().wrapping_sub(1)
-    }
-
-    /// Asks for the line of a next hop, ahead of [`Table::find`].
-    #[inline(always)]
-    pub(crate) fn prefetch(self, next: Next) {
-        prefetch(self.0.as_ptr().wrapping_add(self.home(next)));
     }
 
     /// Looks a next hop up.

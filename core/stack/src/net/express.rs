@@ -10,7 +10,7 @@ use super::counters::{AdjStat, IfCounter, IpStat};
 use super::ether::max_frame;
 use super::ifnet::Ifnet;
 use super::path::Path;
-use crate::adjacency::{Adjacency, Found, Next};
+use crate::adjacency::{Adjacency, Found};
 use crate::hash::FlowKey;
 use crate::inet::decide::{GSO, ODD, odd};
 use crate::inet::input::{decrement_ttl, has_ports};
@@ -122,34 +122,24 @@ impl<'a> Path<'a> {
         n
     }
 
-    /// Looks up where candidates go, and asks for the memory of the ways.
+    /// The prepared way of each candidate that has one and may take it.
     #[inline]
-    fn next_hops<const BEGINS: bool>(&self, candidates: &[Candidate], out: &mut [Next; MAX]) {
-        let (fib, ways) = (&*self.s.fib, self.w.adjacencies.table());
-        for (k, next) in candidates.iter().zip(out) {
-            *next = fib.neighbour(fib.lookup(k.dst), k.dst, || {
+    fn ways<'w, const BEGINS: bool>(
+        &'w self,
+        ifp: &Ifnet,
+        candidates: &[Candidate],
+        out: &mut [Option<&'w Adjacency>; MAX],
+    ) {
+        let (fib, slab, table) = (&*self.s.fib, &*self.s.slab, self.w.adjacencies.table());
+        let (generation, rcvif) = (self.generation, ifp.index.get());
+        for (k, out) in candidates.iter().zip(out) {
+            let next = fib.neighbour(fib.lookup(k.dst), k.dst, || {
                 let p = self.packet(k.cell);
                 let at = if BEGINS == begins::ETHER { HEADER_LEN } else { 0 };
                 flow_of(p.data().get(at..).unwrap_or_default()).hash(self.s.seed)
             });
-            ways.prefetch(*next);
-        }
-    }
-
-    /// The prepared ways to next hops, for those candidates that may take them.
-    #[inline]
-    fn usable_ways<'w>(
-        &'w self,
-        ifp: &Ifnet,
-        candidates: &[Candidate],
-        nexts: &[Next; MAX],
-        out: &mut [Option<&'w Adjacency>; MAX],
-    ) {
-        let (slab, ways) = (&*self.s.slab, self.w.adjacencies.table());
-        let (generation, rcvif) = (self.generation, ifp.index.get());
-        for ((k, &next), out) in candidates.iter().zip(nexts).zip(out) {
             // No entry is for no next hop, so that those go the long way too.
-            let Found::Hit(way) = ways.find(next, generation) else { continue };
+            let Found::Hit(way) = table.find(next, generation) else { continue };
             // A raw IP interface's word is no neighbour's.
             let usable = way.egress != rcvif && u32::from(k.total_len) <= way.mtu && slab.word(way.neigh).0 == way.word;
             *out = usable.then_some(way);
@@ -159,10 +149,8 @@ impl<'a> Path<'a> {
     /// Sends the candidates whose way is prepared.
     #[inline]
     pub(super) fn send_known<const BEGINS: bool>(&mut self, ifp: &Ifnet, candidates: &[Candidate]) -> Gone {
-        let mut nexts = [Next::NONE; MAX];
-        self.next_hops::<BEGINS>(candidates, &mut nexts);
         let mut ways = [None; MAX];
-        self.usable_ways(ifp, candidates, &nexts, &mut ways);
+        self.ways::<BEGINS>(ifp, candidates, &mut ways);
         let pool = self.pool.locate();
         let (mut gone, mut bytes, mut flags) = (0u64, 0u64, 0u32);
         let (mut sent, mut egress) = (Burst::new(), [0u32; MAX]);

@@ -44,10 +44,8 @@ impl Poller for RxPoller {
     fn poll(&mut self, cx: &mut WorkerCx<'_>) -> u32 {
         let stack = &*self.stack;
         let section = cx.section();
-        let Some(ifp) = stack.ifs.get(section, self.index.get()).filter(|i| i.running && !i.faulted()) else {
-            return 0;
-        };
-        if stack.held.load(Relaxed) {
+        let runs = stack.ifs.get(section, self.index.get()).is_some_and(|i| i.running && !i.faulted());
+        if !runs || stack.held.load(Relaxed) {
             return 0;
         }
         let mut cells = [0 as Cell; BURST_MAX as usize];
@@ -66,7 +64,6 @@ impl Poller for RxPoller {
             return 0;
         }
         let (cpu, now, index, rps) = (cx.cpu, cx.now_ns, self.index, self.port.rps.load(Relaxed));
-        let _ = ifp;
         stack.pass(cpu, section, now, |path| {
             let Some(ifp) = path.ifnet(index.get()) else { return };
             if !path.check_received(ifp, &cells, n, BURST_MAX) {
@@ -189,6 +186,8 @@ impl<'a> Path<'a> {
     /// Packets that another worker received and steered here.
     pub(crate) fn steered(&mut self, cells: &[Cell]) {
         self.account(Account::HeldOut, cells.len() as u64);
+        // What they hold is in another processor's cache.
+        cells.iter().for_each(|c| self.packet(*c).prefetch());
         let mut at = 0;
         while at < cells.len() {
             let rcvif = self.packet(cells[at]).hdr().rcvif;
