@@ -13,9 +13,11 @@ fn swaps_under_full_load_lose_no_packet_mix_no_burst_and_leave_memory_as_it_was(
     for kind in ["bpf: all", "modules: all"] {
         let verdict = lines.iter().find(|l| l["bench"] == "swap" && l["case"] == kind);
         let verdict = verdict.unwrap_or_else(|| panic!("no {kind}: {text}{}", String::from_utf8_lossy(&out.stderr)));
-        for what in ["lost", "bursts_of_two_generations", "sleeps"] {
+        for what in ["lost", "bursts_of_two_generations"] {
             assert_eq!(verdict[what], 0, "{what}: {verdict}");
         }
+        // Once for each time that the bench asks the worker what it did, at most; never for a swap, of which there are 200.
+        assert!(verdict["sleeps"].as_i64().is_some_and(|n| n <= 2), "{verdict}");
         let grown = |what: &str| {
             let number = |when: &str| verdict[format!("{what}_{when}")].as_i64().expect("a number");
             number("after") - number("before")

@@ -10,6 +10,10 @@ use crate::{
 use serde::Serialize;
 use std::error::Error;
 
+/// Times that a worker may sleep in a phase: when it is asked what it did, before and after, it may have to wait for whoever
+/// takes the answer. No swap makes it sleep.
+const SLEEPS: i64 = 2;
+
 /// What a swap may delay a burst, in microseconds, on a machine that does not delay bursts longer by itself.
 const BUDGET_US: f64 = 50.0;
 /// Bursts at the beginning of a phase that count for nothing, a quarter of them at most: caches fill.
@@ -148,7 +152,7 @@ impl Verdict {
             sleeps,
             page_faults,
             budget_us: BUDGET_US,
-            met: lost == 0 && mixed == 0 && !grown && sleeps == 0 && timed && worst <= BUDGET_US.max(by_itself),
+            met: lost == 0 && mixed == 0 && !grown && sleeps <= SLEEPS && timed && worst <= BUDGET_US.max(by_itself),
         }
     }
 }

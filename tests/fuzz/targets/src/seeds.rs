@@ -1,6 +1,7 @@
 //! Inputs to begin with, and what becomes of them: written by hand or made by this project's own compilers, so that no
 //! binary file has to be kept.
 
+use smpnet_abi::pkt_flags::RX_L4_OK;
 use smpnet_bpf::{Dlt, Engine, compile_expr_with};
 
 /// Changes inputs, always in the same way from the same start.
@@ -202,6 +203,18 @@ pub fn bursts() -> Vec<Vec<u8>> {
     list.push(all(0, &[one(PLAIN, 0, &fragment), one(PLAIN | 32 | 64, 0, &last), one(0, 0, &vlan)]));
     list.push(all(2, &[one(PLAIN, 0, &last), one(PLAIN, 0, &fragment), one(PLAIN | 1, 0, &fragment)]));
     list.push(all(0, &[one(PLAIN | 16, 9, &tcp), one(PLAIN | 16 | 8, 60, &tcp)]));
+    // Segments of TCP one after the other, with checksums that their device found right: they leave as one packet.
+    let segment = |n: u8| {
+        let mut f = udp(&[10, 0, 1, 2], &[10, 0, 2, 2]);
+        f.truncate(34);
+        f[18..24].copy_from_slice(&[0, n, 0x40, 0, 64, 6]);
+        f.extend([0x0f, 0xa0, 0, 80, 0, 0, n / 2, n % 2 * 128, 0, 0, 0, 1, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+        f.resize(54 + if n < 6 { 128 } else { 40 }, n);
+        let (len, flags) = ((f.len() as u16).to_le_bytes(), (RX_L4_OK as u16).to_le_bytes());
+        [&[PLAIN, flags[0], flags[1], 0, len[0], len[1]][..], &f].concat()
+    };
+    list.push(all(0, &[one(PLAIN | 32, 0, &near), (0..7).flat_map(segment).collect()]));
+    list.push(all(1, &[(0..7).flat_map(segment).collect(), (3..7).flat_map(segment).collect()]));
     for place in 0..8u8 {
         let mut f = near.clone();
         f[33] = place;
