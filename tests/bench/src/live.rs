@@ -77,12 +77,7 @@ impl Live {
     /// Lets packets in, or no more. When it returns after `false`, no worker is in a function of the ports.
     pub fn flow(&self, on: bool) -> Result<(), Box<dyn Error>> {
         self.stack.set_up(self.source, on)?;
-        if on {
-            // A worker that slept while the source was down is woken by no event of it: it has none.
-            for worker in 0..self.runtime.workers() {
-                self.runtime.wake(worker);
-            }
-        } else {
+        if !on {
             self.runtime.domain().perform();
         }
         Ok(())

@@ -88,7 +88,9 @@ pub fn why(output: &str, most: usize) -> String {
             "successes:" => failures = false,
             l if l.starts_with("test result:") || l.trim_start().starts_with("Running ") => failures = false,
             // A program that died says so outside of every section.
-            l if failures || l.contains("process didn't exit successfully") => told.push(*line),
+            l if failures || l.contains("process didn't exit successfully") && l.contains("(signal: ") => {
+                told.push(*line)
+            }
             _ => {}
         }
     }

@@ -1,6 +1,6 @@
 //! IPv4 input: judge headers, ask filters, look destinations up, and send on what has a prepared way.
 
-use super::decide::{IpInfo, validate};
+use super::decide::{GSO, IpInfo, validate};
 use crate::adjacency::{Found, NO_NEIGHBOUR, Next};
 use crate::net::counters::{Account, AdjStat, IpStat};
 use crate::net::hooks::Asked;
@@ -17,13 +17,7 @@ use std::sync::atomic::Ordering::Relaxed;
 const MAX: usize = BURST_MAX as usize;
 
 /// Flags of packets that must take the long way.
-const NOT_FAST: u32 = pkt_flags::BCAST
-    | pkt_flags::MCAST
-    | pkt_flags::NO_FAST_FWD
-    | pkt_flags::LOOPED
-    | pkt_flags::GSO_TCP4
-    | pkt_flags::GSO_TCP6
-    | pkt_flags::GSO_UDP;
+const NOT_FAST: u32 = pkt_flags::BCAST | pkt_flags::MCAST | pkt_flags::NO_FAST_FWD | pkt_flags::LOOPED | GSO;
 
 /// Whether a packet went by a prepared way.
 enum Prepared {

@@ -14,9 +14,9 @@
 //! be known to be right before: what is wrong goes out wrong, alone, for its receiver to see.
 
 use super::counters::TcpStat;
-use super::gso::GSO_ALL;
 use super::ifnet::{Ifnet, Medium};
 use super::path::Path;
+use crate::inet::decide::GSO;
 use crate::wire::checksum::{Sum, header20_ok};
 use crate::wire::ethernet::{HEADER_LEN, TYPE_IPV4};
 use crate::wire::ipv4::{self, DF, MF, OFFSET_MASK, proto};
@@ -325,7 +325,7 @@ fn look(p: &Packet<'_>, link: usize) -> Look {
     let total = usize::from(be16(ip, 2));
     let headers = link + IP_LEN + usize::from(tcp[12] >> 4) * 4;
     let (hdr, control) = (p.hdr(), tcp[13]);
-    let plain = hdr.flags & (GSO_ALL | pkt_flags::RX_L4_BAD) == 0
+    let plain = hdr.flags & (GSO | pkt_flags::RX_L4_BAD) == 0
         && hdr.nsegs == 1
         && p.len() as usize == data.len()
         && data.len() == link + total

@@ -3,6 +3,7 @@
 use super::counters::{Account, IfCounter};
 use super::ifnet::{Attach, Ifnet, Medium};
 use super::path::{AHEAD, Caller, Path};
+use crate::inet::decide::GSO;
 use crate::wire::be16;
 use crate::wire::ethernet::{HEADER_LEN, TYPE_ARP, TYPE_IPV4, TYPE_VLAN, VLAN_TAG_LEN, is_group};
 use smpnet_abi::{Cell, DropReason, FAULT, pkt_flags};
@@ -35,8 +36,6 @@ pub(crate) fn address(dst: &[u8], mac: &[u8; 6]) -> Address {
 pub(crate) const fn max_frame(mtu: u32) -> u32 {
     mtu + HEADER_LEN as u32 + VLAN_TAG_LEN as u32
 }
-
-const GSO: u32 = pkt_flags::GSO_TCP4 | pkt_flags::GSO_TCP6 | pkt_flags::GSO_UDP;
 
 impl<'a> Path<'a> {
     /// Packets of a running interface: frames, or IP packets of a raw IP interface.

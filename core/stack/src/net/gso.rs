@@ -2,6 +2,7 @@
 
 use super::ifnet::{Ifnet, Kind, Medium, Port};
 use super::path::Path;
+use crate::inet::decide::GSO;
 use crate::wire::checksum::Sum;
 use crate::wire::ethernet::{HEADER_LEN, TYPE_IPV4, TYPE_VLAN, VLAN_TAG_LEN};
 use crate::wire::ipv4::{self, Ipv4, proto};
@@ -9,9 +10,6 @@ use crate::wire::tcp::{CWR, FIN, PSH, Tcp};
 use crate::wire::{be16, put16, put32};
 use smpnet_abi::{Cell, DropReason, offload, pkt_flags};
 use smpnet_runtime::Burst;
-
-/// Flags of packets that are to be cut into segments.
-pub(super) const GSO_ALL: u32 = pkt_flags::GSO_TCP4 | pkt_flags::GSO_TCP6 | pkt_flags::GSO_UDP;
 
 impl<'a> Path<'a> {
     /// Sends frames some of which want what the port may lack.
@@ -26,7 +24,7 @@ impl<'a> Path<'a> {
                 self.drop_on(ifp, DropReason::NoBuffer, c);
                 continue;
             }
-            let hardware = flags & GSO_ALL == 0
+            let hardware = flags & GSO == 0
                 || flags & pkt_flags::GSO_TCP4 != 0 && has(offload::TSO4) && has(offload::TX_CSUM)
                 || flags & pkt_flags::GSO_TCP6 != 0 && has(offload::TSO6) && has(offload::TX_CSUM)
                 || flags & pkt_flags::GSO_UDP != 0 && has(offload::USO) && has(offload::TX_CSUM);
@@ -52,7 +50,7 @@ impl<'a> Path<'a> {
     pub(super) fn segments_for_kind(&mut self, ifp: &'a Ifnet, kind: &'a Kind, burst: &Burst) {
         let mut ready = Burst::new();
         for c in burst.iter() {
-            if self.packet(c).hdr().flags & GSO_ALL != 0 {
+            if self.packet(c).hdr().flags & GSO != 0 {
                 self.cut(ifp, c, &mut ready, |path, mut burst| path.kind_output(ifp, kind, &mut burst));
                 continue;
             }
@@ -136,7 +134,7 @@ impl<'a> Path<'a> {
             let i = (at / size) as u16;
             {
                 let h = q.hdr_mut();
-                let keep = GSO_ALL | pkt_flags::GSO_ECN | pkt_flags::CSUM_PARTIAL;
+                let keep = GSO | pkt_flags::GSO_ECN | pkt_flags::CSUM_PARTIAL;
                 (h.flags, h.rcvif, h.mark, h.vlan_tci) = (hdr.flags & !keep, hdr.rcvif, hdr.mark, hdr.vlan_tci);
                 h.l2_off = h.data_off;
                 h.l3_off = h.data_off + l2 as u16;

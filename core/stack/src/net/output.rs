@@ -1,16 +1,15 @@
 //! Output: packets are gathered per interface while a burst is carried, and leave together.
 
 use super::counters::{Account, IfCounter, IpStat};
-use super::gso::GSO_ALL;
 use super::ifnet::{Attach, Ifnet, Kind, Medium};
 use super::path::{Caller, Handed, Path};
+use crate::inet::decide::GSO;
 use crate::wire::ethernet::{HEADER_LEN, is_group};
 use smpnet_abi::{Cell, DropReason, FAULT, pkt_flags};
 use smpnet_runtime::{Burst, Dir, Layer};
 
 /// Flags that a port may be unable to honour.
-const NEEDS_OFFLOAD: u32 =
-    pkt_flags::CSUM_PARTIAL | pkt_flags::GSO_TCP4 | pkt_flags::GSO_TCP6 | pkt_flags::GSO_UDP | pkt_flags::VLAN;
+const NEEDS_OFFLOAD: u32 = pkt_flags::CSUM_PARTIAL | GSO | pkt_flags::VLAN;
 
 /// Packets on their way out of one interface.
 struct Stage {
@@ -209,7 +208,7 @@ impl<'a> Path<'a> {
                 }
             }
             Attach::Kind(kind) => {
-                if flags & GSO_ALL != 0 && ifp.medium == Medium::RawIp {
+                if flags & GSO != 0 && ifp.medium == Medium::RawIp {
                     // What a tunnel wraps cannot be cut behind it. Frames go on to a port, which is asked.
                     self.segments_for_kind(ifp, kind, burst);
                 } else {

@@ -293,6 +293,15 @@ fn an_address_leaves_exactly_its_routes_behind_and_takes_them_along() {
     assert_eq!(answer.route.unwrap().kind, "connected");
 }
 
+/// A stack with two workers that run by themselves.
+fn two_workers(cells: u32) -> (Arc<Runtime>, Arc<Stack>) {
+    let pool = PoolConfig { cells, workers: 2, huge_pages: HugePages::Never, ..PoolConfig::default() };
+    let config = RuntimeConfig { cpus: vec![None; 2], pool, ..RuntimeConfig::default() };
+    let rt = Runtime::start(config).unwrap();
+    let stack = Stack::new(rt.clone()).unwrap();
+    (rt, stack)
+}
+
 /// A port without an event that could wake a worker, with a queue for each of some workers.
 fn polled_port(
     rt: &Arc<Runtime>,
@@ -323,10 +332,7 @@ fn polled_port(
 
 #[test]
 fn every_worker_wakes_for_a_port_that_goes_up_and_for_reception_that_is_let_go() {
-    let pool = PoolConfig { cells: 1024, workers: 2, huge_pages: HugePages::Never, ..PoolConfig::default() };
-    let config = RuntimeConfig { cpus: vec![None; 2], pool, ..RuntimeConfig::default() };
-    let rt = Runtime::start(config).unwrap();
-    let stack = Stack::new(rt.clone()).unwrap();
+    let (rt, stack) = two_workers(1024);
     let (index, port) = polled_port(&rt, &stack, "a0", 1, 2);
     let all_ask = |what: &str| {
         let end = Instant::now() + Duration::from_secs(20);
@@ -353,10 +359,7 @@ fn every_worker_wakes_for_a_port_that_goes_up_and_for_reception_that_is_let_go()
 
 #[test]
 fn interfaces_come_and_go_under_traffic_without_losing_count() {
-    let pool = PoolConfig { cells: 4096, workers: 2, huge_pages: HugePages::Never, ..PoolConfig::default() };
-    let config = RuntimeConfig { cpus: vec![None; 2], pool, ..RuntimeConfig::default() };
-    let rt = Runtime::start(config).unwrap();
-    let stack = Stack::new(rt.clone()).unwrap();
+    let (rt, stack) = two_workers(4096);
     let attach = |name: &str, address: &str, last: u8| {
         let (index, port) = polled_port(&rt, &stack, name, last, 1);
         stack.set_up(index, true).unwrap();
