@@ -1,0 +1,14 @@
+//! NPF, NetBSD's packet filter: its language, its rules, its connections and its address translation.
+//!
+//! ```text
+//! npf.conf -- language --> Config -- the literal evaluator, or (later) one WebAssembly module --> a verdict
+//! packet -- Packet::read --> fragments -> connections -> rules -> translation -> procedures
+//! ```
+//!
+//! Nothing here does I/O but through traits; time comes in with each packet.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod packet;
+pub mod params;
