@@ -4,11 +4,7 @@
 //! more but [`Place`], which says where a thing was written.
 
 use crate::params::Params;
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -258,12 +258,8 @@ impl Packet {
                 FRAGMENT => {
                     let head = here.ok_or(Malformed::Extensions)?;
                     let field = be16(head, 2);
-                    let fragment = Fragment {
-                        id: be32(head, 4),
-                        offset: usize::from(field & !7),
-                        more: field & 1 != 0,
-                        at,
-                    };
+                    let fragment =
+                        Fragment { id: be32(head, 4), offset: usize::from(field & !7), more: field & 1 != 0, at };
                     // Two of them would be a packet that was cut twice, which nobody does (RFC 8200, section 4.5).
                     if self.fragment.replace(fragment).is_some() {
                         return Err(Malformed::Extensions);

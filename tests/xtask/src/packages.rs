@@ -48,7 +48,11 @@ const PACKAGES: &[Package] = &[
         why: "it is the system of the guests that QEMU runs",
         shows: Shows::Program("busybox"),
     },
-    Package { debian: "dpdk-dev", why: "memif is tested against its testpmd", shows: Shows::Program("dpdk-testpmd") },
+    Package {
+        debian: "dpdk-dev",
+        why: "memif is tested and measured beside its testpmd",
+        shows: Shows::Program("dpdk-testpmd"),
+    },
     Package { debian: "iproute2", why: "guests are configured with it", shows: Shows::Program("ip") },
     Package {
         debian: "tcpdump",
@@ -61,11 +65,6 @@ const PACKAGES: &[Package] = &[
         shows: Shows::Program("tshark"),
     },
     Package { debian: "iperf3", why: "smpnet-bench host measures TCP with it", shows: Shows::Program("iperf3") },
-    Package {
-        debian: "dpdk",
-        why: "smpnet-bench peer measures dpdk-testpmd beside smpnet",
-        shows: Shows::Program("dpdk-testpmd"),
-    },
 ];
 
 fn has_program(name: &str) -> bool {

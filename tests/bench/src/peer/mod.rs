@@ -1,13 +1,14 @@
-//! `peer`: smpnet beside DPDK's testpmd, between the same two others, over the same kind of shared-memory interface:
+//! `peer`: smpnet beside DPDK's testpmd, between the same two ends, over the same kind of shared-memory interface:
 //!
 //! ```text
-//! testpmd txonly -- memif -- the one that is measured -- memif -- testpmd rxonly
+//! an end that sends -- memif -- the one that is measured -- memif -- an end that takes
 //! ```
 //!
 //! testpmd in its modes `io` and `macswap` looks up no route, decrements nothing and looks at no more than an Ethernet header: it is
-//! the bound from above. What is told is packets per second of the measured one's processor time, which is what it would do with a
-//! processor of its own. That needs packets waiting at all times: the sender finds its ring full again and again, which is checked.
+//! the bound from above. Both ends are one thread of this program ([`ends`]), so that two processors suffice. What is told is packets
+//! per second of the measured one's processor time. That needs packets waiting at all times, which is checked.
 
+mod ends;
 mod testpmd;
 
 use crate::{
@@ -15,23 +16,26 @@ use crate::{
     reading::{self, Reading},
     report::median,
 };
+use ends::{Ends, Frame, Waiting};
 use smpnet_lab::{Daemon, Host, Lab, TempDir, on_interrupt};
 use std::{
     error::Error,
     path::Path,
+    sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
-use testpmd::{End, Testpmd};
+use testpmd::{LOG2_RING, Testpmd};
 
-/// How long a process that shares its processor keeps it: less than its peers' rings can bridge.
-const SLICE_NS: u64 = 100_000;
-/// Why nothing is claimed of fewer processors than there are processes.
-const FEW: &str = "three processors are needed: of two, the measured one and the receiver take turns of a clock tick each, and what a \
-                   ring holds for a tick is all that can be forwarded (8,192 in 4 ms are 2.05 Mpps)";
-/// Share of the sender's packets that must have found the ring full, so that it was not what limited the rate.
-const REFUSED: f64 = 0.02;
-/// How long two ends may take to find each other.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Why nothing is claimed of one processor.
+const FEW: &str = "two processors are needed: one for both ends, one for what is measured";
+/// Share of the looks that may find less than half a burst waiting for the measured one: more, and the ends were too slow.
+const STARVED: f64 = 0.02;
+/// Flows, told apart by their source ports.
+const FLOWS: u16 = 256;
+/// Where packets come from and go to.
+const FROM: [u8; 4] = [198, 18, 0, 2];
+/// See [`FROM`].
+const TO: [u8; 4] = [198, 19, 0, 2];
 
 /// Options of `peer`.
 #[derive(clap::Args)]
@@ -65,8 +69,8 @@ struct Rate {
     own: f64,
     /// The same on the clock.
     wall: f64,
-    /// Share of the sender's packets that found the ring full.
-    refused: f64,
+    /// Share of the looks that found hardly anything waiting for it.
+    starved: f64,
 }
 
 /// Runs the benchmark.
@@ -86,7 +90,7 @@ pub fn run(args: &Args, json: bool) -> Result<bool, Box<dyn Error>> {
             }
         }
     }
-    let few = bench.cpus.len() < 3;
+    let few = bench.cpus.len() < 2;
     let own = |rates: &Result<Vec<Rate>, String>| {
         if few && rates.is_ok() {
             return Err(FEW.into());
@@ -101,9 +105,9 @@ pub fn run(args: &Args, json: bool) -> Result<bool, Box<dyn Error>> {
         let dressed = |mut r: Reading| {
             if let Ok(list) = rates {
                 let mid = |of: fn(&Rate) -> f64| median(&mut list.iter().map(of).collect::<Vec<_>>());
-                r = r.detail(serde_json::json!({ "own_mpps": mid(|r| r.own), "wall_mpps": mid(|r| r.wall), "refused": mid(|r| r.refused) }));
-                if !few && mid(|r| r.refused) < REFUSED {
-                    r = r.note("the sender's ring was hardly ever full: at least so much");
+                r = r.detail(serde_json::json!({ "own_mpps": mid(|r| r.own), "wall_mpps": mid(|r| r.wall), "starved": mid(|r| r.starved) }));
+                if !few && mid(|r| r.starved) > STARVED {
+                    r = r.note("it was not always kept busy: at least so much");
                 }
             }
             r
@@ -129,37 +133,43 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// The processors of sender, measured one and receiver. Of two, the sender has one for itself, and the others take turns on
-    /// the other one, so that packets always wait.
-    fn places(&self) -> [usize; 3] {
+    /// The processors of the ends and of the measured one.
+    fn places(&self) -> [usize; 2] {
         match self.cpus[..] {
-            [a, b, c, ..] => [a, b, c],
-            [a, b] => [a, b, b],
-            [a] => [a; 3],
-            [] => [0; 3],
+            [a, b, ..] => [a, b],
+            [a] => [a; 2],
+            [] => [0; 2],
         }
     }
 
     fn measure(&self, dut: Dut) -> Result<Rate, Box<dyn Error>> {
         let dir = TempDir::new("smpnet-bench")?;
         let (left, right) = (dir.path().join("left.sock"), dir.path().join("right.sock"));
-        let [at_sender, at_dut, at_receiver] = self.places();
-        let mut sender = Testpmd::start("tx", at_sender, &[End { socket: &left, server: true }])?;
-        let mut receiver = Testpmd::start("rx", at_receiver, &[End { socket: &right, server: true }])?;
+        let waiting = [Waiting::at(&left)?, Waiting::at(&right)?];
+        let [_, at_dut] = self.places();
         let mode = match dut {
             Dut::Smpnet | Dut::SmpnetZeroCopy => {
                 let daemon = self.smpnet(&left, &right, at_dut, dut == Dut::SmpnetZeroCopy)?;
+                let ends = waiting.map(Waiting::connect);
                 let mac = mac_of(&daemon, "left0")?;
-                sender.tell(&[&format!("set eth-peer 0 {mac}")])?;
-                return self.rate(&mut sender, &mut receiver, daemon.pid(), at_dut);
+                let (rate, last) = self.rate(ends, mac, daemon.pid())?;
+                // It routed: the packet's time to live is one less, and its checksum right.
+                return match (last[22], checksum(&last[14..34])) {
+                    (63, 0) => Ok(rate),
+                    (ttl, sum) => Err(format!("what arrived has the TTL {ttl} and the checksum {sum:#06x}").into()),
+                };
             }
             Dut::Io => "io",
             Dut::Macswap => "macswap",
         };
-        let ends = [End { socket: &left, server: false }, End { socket: &right, server: false }];
-        let mut dut = Testpmd::start("dut", at_dut, &ends)?;
-        dut.tell(&[&format!("set fwd {mode}"), "start"])?;
-        self.rate(&mut sender, &mut receiver, dut.pid(), at_dut)
+        let mut testpmd = Testpmd::start("dut", at_dut, &[&left, &right])?;
+        let ends = waiting.map(Waiting::connect);
+        testpmd.tell(&[&format!("set fwd {mode}"), "start"])?;
+        let (rate, last) = self.rate(ends, [2, 0, 0, 0, 0x99, 2], testpmd.pid())?;
+        match last[22] {
+            64 => Ok(rate),
+            ttl => Err(format!("what arrived has the TTL {ttl}").into()),
+        }
     }
 
     /// The router, with a route from one port to the other.
@@ -175,7 +185,7 @@ impl Bench<'_> {
                 "[[interface]]\nname = \"{name}\"\ndriver = \"memif\"\noptions = {{ socket = \"{}\", role = \"client\", \
                  ring_size = {}, zero_copy = {zero_copy} }}\naddresses = [\"{address}\"]\n\n",
                 socket.display(),
-                1 << testpmd::RING
+                1 << LOG2_RING
             )
         };
         let config = format!(
@@ -183,109 +193,112 @@ impl Bench<'_> {
              [[arp]]\naddress = \"{}\"\nmac = \"02:00:00:00:99:01\"\n",
             port("left0", left, "198.18.255.1/16"),
             port("right0", right, "198.19.255.1/16"),
-            testpmd::TO,
+            std::net::Ipv4Addr::from(TO),
         );
         Ok(Daemon::start(&self.host, &config)?)
     }
 
+    /// What the measured one forwards, and one of the frames that arrived.
     fn rate(
         &self,
-        sender: &mut Testpmd,
-        receiver: &mut Testpmd,
+        ends: [Result<ends::End, Box<dyn Error>>; 2],
+        to: [u8; 6],
         pid: u32,
-        at_dut: usize,
-    ) -> Result<Rate, Box<dyn Error>> {
-        let start = Instant::now();
-        while !(sender.is_up(0)? && receiver.is_up(0)?) {
-            if start.elapsed() > PATIENCE {
-                return Err("the ends of a memif did not find each other".into());
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        receiver.tell(&["set fwd rxonly", "start"])?;
-        sender.tell(&["set fwd txonly", &format!("set txpkts {}", self.args.size), "start"])?;
-        let [at_sender, _, at_receiver] = self.places();
-        for (pid, cpu) in [(sender.pid(), at_sender), (receiver.pid(), at_receiver), (pid, at_dut)] {
-            settle(pid, cpu);
-        }
+    ) -> Result<(Rate, Frame), Box<dyn Error>> {
+        let [left, right] = ends;
+        let frames = (0..FLOWS).map(|flow| frame(to, flow, self.args.size as u16)).collect();
+        let [at_ends, at_dut] = self.places();
+        settle(pid, at_dut);
+        let ends = Ends::start(left?, right?, frames, self.args.size, at_ends);
         std::thread::sleep(Duration::from_millis(500));
-        let before = Look::at(sender, receiver, pid)?;
+        let before = Look::at(&ends, pid)?;
         std::thread::sleep(Duration::from_millis(self.args.millis));
-        let after = Look::at(sender, receiver, pid)?;
+        let after = Look::at(&ends, pid)?;
+        let last = ends.stop()?;
         let since = |of: fn(&Look) -> u64| of(&after).saturating_sub(of(&before)) as f64;
-        let (received, sent, refused) = (since(|l| l.received), since(|l| l.sent), since(|l| l.refused));
+        let received = since(|l| l.received);
         if received == 0.0 {
             return Err("no packet arrived".into());
         }
-        Ok(Rate {
+        let rate = Rate {
             own: received / since(|l| l.cpu_ns) * 1e3,
             wall: received / after.when.duration_since(before.when).as_secs_f64() / 1e6,
-            refused: refused / (sent + refused).max(1.0),
-        })
+            starved: since(|l| l.starved) / since(|l| l.looks).max(1.0),
+        };
+        Ok((rate, last))
     }
 }
 
 /// What was counted until some moment.
 struct Look {
-    /// Packets that the receiver got.
     received: u64,
-    /// Packets that the sender's ring took, and those that found it full.
-    sent: u64,
-    refused: u64,
+    looks: u64,
+    starved: u64,
     /// Processor time of the measured one.
     cpu_ns: u64,
     when: Instant,
 }
 
 impl Look {
-    fn at(sender: &mut Testpmd, receiver: &mut Testpmd, pid: u32) -> Result<Look, Box<dyn Error>> {
-        let of = |counters: &testpmd::Counters, name: &str| counters.get(name).copied().unwrap_or(0);
-        let (sent, received) = (sender.counters(0)?, receiver.counters(0)?);
+    fn at(ends: &Ends, pid: u32) -> Result<Look, Box<dyn Error>> {
+        let counts = ends.counts();
         Ok(Look {
-            received: of(&received, "RX-packets"),
-            sent: of(&sent, "TX-packets"),
-            refused: of(&sent, "TX-dropped"),
+            received: counts.received.load(Relaxed),
+            looks: counts.looks.load(Relaxed),
+            starved: counts.starved.load(Relaxed),
             cpu_ns: process_ns(pid).ok_or("the measured one ended")?,
             when: Instant::now(),
         })
     }
 }
 
+/// A UDP packet of a flow in a frame of `size` bytes, of which those behind 64 are whatever lies in the buffer.
+fn frame(to: [u8; 6], flow: u16, size: u16) -> Frame {
+    let mut f = [0; 64];
+    f[..6].copy_from_slice(&to);
+    f[6..12].copy_from_slice(&[2, 0, 0, 0, 0x99, 0]);
+    f[12..16].copy_from_slice(&[8, 0, 0x45, 0]);
+    f[16..18].copy_from_slice(&(size - 14).to_be_bytes());
+    (f[22], f[23]) = (64, 17);
+    f[26..30].copy_from_slice(&FROM);
+    f[30..34].copy_from_slice(&TO);
+    let sum = checksum(&f[14..34]);
+    f[24..26].copy_from_slice(&sum.to_be_bytes());
+    f[34..36].copy_from_slice(&(1024 + flow).to_be_bytes());
+    f[36..38].copy_from_slice(&9u16.to_be_bytes());
+    f[38..40].copy_from_slice(&(size - 34).to_be_bytes());
+    f
+}
+
+/// The Internet checksum (RFC 1071) of an even number of bytes.
+fn checksum(bytes: &[u8]) -> u16 {
+    let sum: u32 = bytes.chunks_exact(2).map(|b| u32::from(u16::from_be_bytes([b[0], b[1]]))).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !((sum + (sum >> 16)) as u16)
+}
+
 /// The Ethernet address of an interface.
-fn mac_of(daemon: &Daemon, name: &str) -> Result<String, Box<dyn Error>> {
+fn mac_of(daemon: &Daemon, name: &str) -> Result<[u8; 6], Box<dyn Error>> {
     let all = daemon.json(&["ifconfig"])?;
     let of = |list: &serde_json::Value| {
         list.as_array()?.iter().find(|i| i["name"] == name)?["mac"].as_str().map(str::to_owned)
     };
-    of(&all).or_else(|| of(&all["interfaces"])).ok_or_else(|| format!("{name} has no Ethernet address").into())
+    let text = of(&all).or_else(|| of(&all["interfaces"]));
+    text.and_then(|t| smpnet_stack::parse_mac(&t))
+        .map(|m| m.bytes)
+        .ok_or_else(|| format!("{name} has no Ethernet address").into())
 }
 
-/// Keeps all threads of a process on a processor, each for a short time when others want it too. A kernel before 6.12 leaves that time
-/// as it is; then rings may run full and empty while a process waits for its turn.
+/// Keeps all threads of a process on a processor.
 fn settle(pid: u32, cpu: usize) {
-    /// sched_attr of linux/sched/types.h as far as its first version goes.
-    #[repr(C)]
-    #[derive(Default)]
-    struct Attr {
-        size: u32,
-        policy: u32,
-        flags: u64,
-        nice: i32,
-        priority: u32,
-        runtime: u64,
-        deadline: u64,
-        period: u64,
-    }
-    let attr = Attr { size: size_of::<Attr>() as u32, runtime: SLICE_NS, ..Attr::default() };
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     for tid in tasks.filter_map(|t| t.file_name().to_str()?.parse::<i32>().ok()) {
-        // A thread that ended meanwhile needs neither.
-        // SAFETY: all zero is an empty cpu_set_t; `attr` says its size; both live through the calls.
+        // A thread that ended meanwhile needs it no more.
+        // SAFETY: all zero is an empty cpu_set_t, which lives through the calls.
         unsafe {
             let mut set: libc::cpu_set_t = std::mem::zeroed();
             libc::CPU_SET(cpu, &mut set);
             libc::sched_setaffinity(tid, size_of::<libc::cpu_set_t>(), &set);
-            libc::syscall(libc::SYS_sched_setattr, tid, &raw const attr, 0);
         }
     }
 }

@@ -1,7 +1,6 @@
 //! DPDK's testpmd, steered through its prompt.
 
 use std::{
-    collections::HashMap,
     io::{self, BufRead, BufReader, Write},
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
@@ -9,27 +8,14 @@ use std::{
     time::Duration,
 };
 
-/// Its name; Debian's package is `dpdk`.
+/// Its name; Debian's package is `dpdk-dev`.
 pub const PROGRAM: &str = "dpdk-testpmd";
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Packet buffers of each process, of 2 KiB and some: enough for full rings of two ports.
-const BUFFERS: &str = "--total-num-mbufs=40960";
-/// Descriptors of a ring, as a power of two: the longest, so that programs which share a processor take turns without a loss.
-pub const RING: u32 = 13;
-
-/// Where packets of the mode `txonly` come from, and where they go. All are of one flow.
-pub const FROM: &str = "198.18.0.2";
-/// See [`FROM`].
-pub const TO: &str = "198.19.0.2";
-
-/// An end of a memif connection.
-pub struct End<'a> {
-    /// The socket.
-    pub socket: &'a Path,
-    /// Listens, and does not call; the caller's memory is used.
-    pub server: bool,
-}
+/// Packet buffers, of 2 KiB and some: enough for full rings of two ports.
+const BUFFERS: &str = "--total-num-mbufs=16384";
+/// Descriptors of a ring, as a power of two: what memif has where nothing is said.
+pub const LOG2_RING: u32 = 10;
 
 /// A running testpmd.
 pub struct Testpmd {
@@ -38,17 +24,15 @@ pub struct Testpmd {
     lines: Receiver<String>,
 }
 
-/// Counters of a port by their names, such as `RX-packets`.
-pub type Counters = HashMap<String, u64>;
-
 impl Testpmd {
-    /// Starts it with its ports on one processor, and waits for its prompt. It dies with the calling thread.
+    /// Starts it with a memif client's port for each socket on one processor, and waits for its prompt. It dies with the
+    /// calling thread.
     ///
     /// # Errors
     /// When it is not installed or refuses; with what it said.
-    pub fn start(name: &str, cpu: usize, ends: &[End<'_>]) -> io::Result<Testpmd> {
+    pub fn start(name: &str, cpu: usize, sockets: &[&Path]) -> io::Result<Testpmd> {
         if !is_installed() {
-            return Err(io::Error::other(format!("{PROGRAM} is not installed; Debian: apt-get install dpdk")));
+            return Err(io::Error::other(format!("{PROGRAM} is not installed; Debian: apt-get install dpdk-dev")));
         }
         // Into a pipe the C library would write when its buffer is full, and not when a line is.
         let mut command = Command::new("stdbuf");
@@ -56,14 +40,13 @@ impl Testpmd {
         // Two logical cores, one for the prompt and one that forwards; without huge pages, which few machines have prepared.
         command.args(["--no-pci", "--no-huge", "-m", "512", "--no-telemetry", &format!("--lcores=0@{cpu},1@{cpu}")]);
         command.arg(format!("--file-prefix=smpnet-bench-{}-{name}", std::process::id()));
-        for (i, end) in ends.iter().enumerate() {
-            let role = if end.server { "server" } else { "client" };
-            let socket = end.socket.display();
-            command
-                .arg(format!("--vdev=net_memif{i},role={role},id=0,rsize={RING},socket={socket},socket-abstract=no"));
+        for (i, socket) in sockets.iter().enumerate() {
+            let socket = socket.display();
+            command.arg(format!(
+                "--vdev=net_memif{i},role=client,id=0,rsize={LOG2_RING},socket={socket},socket-abstract=no"
+            ));
         }
         command.args(["--", "--interactive", "--no-mlockall", BUFFERS]);
-        command.arg(format!("--tx-ip={FROM},{TO}"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         // SAFETY: prctl is async-signal-safe.
         unsafe {
@@ -131,24 +114,6 @@ impl Testpmd {
     pub fn tell(&mut self, lines: &[&str]) -> io::Result<()> {
         lines.iter().try_for_each(|l| self.ask(l).map(drop))
     }
-
-    /// What a port counted while it forwarded.
-    ///
-    /// # Errors
-    /// As [`Testpmd::ask`].
-    pub fn counters(&mut self, port: u32) -> io::Result<Counters> {
-        let said = self.ask("show fwd stats all")?;
-        Ok(counters(&said, port))
-    }
-
-    /// Whether a port's link is up: its other end is there.
-    ///
-    /// # Errors
-    /// As [`Testpmd::ask`].
-    pub fn is_up(&mut self, port: u32) -> io::Result<bool> {
-        let said = self.ask(&format!("show port info {port}"))?;
-        Ok(said.iter().any(|l| l.contains("Link status: up")))
-    }
 }
 
 impl Drop for Testpmd {
@@ -174,43 +139,3 @@ fn is_installed() -> bool {
 
 const MARK: &str = "smpnet-bench-mark";
 const NOT_FOUND: &str = "Command not found";
-
-/// The counters of a port in the answer to `show fwd stats all`: `RX-packets: 5   RX-dropped: 0 ...` below its headline.
-fn counters(said: &[String], port: u32) -> Counters {
-    let headline = format!("Forward statistics for port {port} ");
-    let below = said.iter().skip_while(|l| !l.contains(&headline)).skip(1);
-    let mut all = Counters::new();
-    for line in below.take_while(|l| !l.contains("-----")) {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        for pair in words.windows(2) {
-            if let (Some(name), Ok(n)) = (pair[0].strip_suffix(':'), pair[1].parse::<u64>()) {
-                // DPDK 22.11 takes what came before the start from what came since, below zero if need be.
-                all.insert(name.to_owned(), if n > 1 << 63 { 0 } else { n });
-            }
-        }
-    }
-    all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::counters;
-
-    #[test]
-    fn counters_are_those_of_the_port() {
-        let text = "
-  ---------------------- Forward statistics for port 0  ----------------------
-  RX-packets: 0              RX-dropped: 0             RX-total: 0
-  TX-packets: 7827616        TX-dropped: 45274240      TX-total: 53101856
-  ----------------------------------------------------------------------------
-
-  ---------------------- Forward statistics for port 1  ----------------------
-  RX-packets: 18446744073709547552 RX-dropped: 0       RX-total: 7
-  ----------------------------------------------------------------------------
-";
-        let said: Vec<String> = text.lines().map(String::from).collect();
-        let (zero, one) = (counters(&said, 0), counters(&said, 1));
-        assert_eq!((zero["TX-packets"], zero["TX-dropped"]), (7_827_616, 45_274_240));
-        assert_eq!((one["RX-packets"], one["RX-total"], one.get("TX-packets")), (0, 7, None));
-    }
-}
