@@ -9,6 +9,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod checksum;
 pub mod config;
+mod edit;
+pub mod nat;
 pub mod packet;
 pub mod params;
+pub mod procedure;
+pub mod reply;
+#[cfg(test)]
+mod testing;

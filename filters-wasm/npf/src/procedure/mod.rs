@@ -1,0 +1,1 @@
+//! What procedures do to packets.
