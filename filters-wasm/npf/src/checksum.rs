@@ -172,6 +172,36 @@ mod tests {
     }
 
     #[test]
+    fn whole_checksums_are_those_that_wireshark_computes() {
+        // Packets without checksums, and what tshark said that they should be: of the IPv4 header, of what it carries.
+        const V4: &str = "0a010101c0000209";
+        const V6: &str = "fd01020304050001000000001234100020010db8fefe00000000000010101001";
+        for (head, addresses, body, header, upper) in [
+            ("4500002b1234000040060000", V4, "9c4001bb01020304a0b0c0d050187210000000006f6464", Some(0x9b8e), 0x99c6),
+            ("450000211234000040110000", V4, "3a981b58000d000068656c6c6f", Some(0x9b8d), 0x9906),
+            ("450000211234000040010000", V4, "080000001234000170696e6721", Some(0x9b9d), 0xe5f9),
+            ("600000000017063f", V6, "9c4001bb01020304a0b0c0d050187210000000006f6464", None, 0xf4c9),
+            ("60000000000d113f", V6, "3a981b58000d000068656c6c6f", None, 0xf409),
+            ("60000000000d3a3f", V6, "800000001234000170696e6721", None, 0xfba9),
+        ] {
+            let text = [head, addresses, body].concat();
+            let mut bytes: Vec<u8> =
+                (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect();
+            let packet = Packet::read(&bytes).unwrap();
+            assert_eq!(of_upper(&bytes, &packet), Some(upper), "{text}");
+            if let Some(header) = header {
+                assert_eq!(of_ipv4_header(&bytes[..20]), header, "{text}");
+            }
+            let udp_without = packet.proto == proto::UDP && packet.family == Family::V6;
+            assert_eq!(is_right(&bytes, &packet), udp_without, "{text}");
+            fill(&mut bytes, &packet);
+            assert!(is_right(&bytes, &packet), "{text}");
+            bytes[packet.len - 1] ^= 1;
+            assert!(!is_right(&bytes, &packet), "{text}");
+        }
+    }
+
+    #[test]
     fn no_change_leaves_both_zeros_alone() {
         let mut delta = Delta::default();
         delta.word(0x1234, 0x1234);

@@ -17,5 +17,8 @@ pub mod packet;
 pub mod params;
 pub mod procedure;
 pub mod reply;
+
+#[cfg(test)]
+mod no_panic_tests;
 #[cfg(test)]
 mod testing;

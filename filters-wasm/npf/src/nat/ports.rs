@@ -34,8 +34,8 @@ struct Taken {
     count: u32,
 }
 
-/// So many ports are drawn before the free ones are counted. While at most half of a range is taken, one port in 256 needs
-/// counting, which takes about a microsecond.
+/// So many ports are drawn before the free ones are counted, for which up to 1024 words are looked at twice. While at most
+/// half of a range is taken, one port in 256 needs it.
 const DRAWS: usize = 8;
 
 impl PortMap {

@@ -71,10 +71,10 @@ fn mss(options: &[u8]) -> Option<usize> {
     const MSS: u8 = 2;
     let mut at = 0;
     loop {
-        match options.get(at)? {
-            &END => return None,
-            &NOTHING => at += 1,
-            &kind => {
+        match *options.get(at)? {
+            END => return None,
+            NOTHING => at += 1,
+            kind => {
                 // A length below 2 would stay at the same place for ever.
                 let len = usize::from(*options.get(at + 1)?).max(2);
                 if kind == MSS && len == 4 {
