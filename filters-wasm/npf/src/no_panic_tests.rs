@@ -63,10 +63,10 @@ fn all(bytes: &mut [u8], packet: &Packet, address: u128, id: u16) {
     let how = Normalize { random_id: true, min_ttl: id as u8, max_mss: id, no_df: true };
     normalize(bytes, packet, &how, &mut random(address as u64));
     let prefix = |a: u128| Prefix::new(std::net::Ipv6Addr::from_bits(a).into(), (id % 65) as u8);
-    if let (Some(inner), Some(outer)) = (prefix(packet.src), prefix(address)) {
-        if let Some(npt) = npt66::Npt66::new(inner, outer) {
-            npt.rewrite(bytes, packet, npt66::Way::Out);
-        }
+    if let (Some(inner), Some(outer)) = (prefix(packet.src), prefix(address))
+        && let Some(npt) = npt66::Npt66::new(inner, outer)
+    {
+        npt.rewrite(bytes, packet, npt66::Way::Out);
     }
     for how in [Return::Any, Return::Icmp, Return::Rst] {
         if let Some(answer) = reply::answer(how, bytes, packet, None) {
