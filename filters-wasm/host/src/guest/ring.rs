@@ -82,41 +82,33 @@ pub(crate) struct Windows<'a> {
     pub(super) layer: u32,
 }
 
-/// So many packets before its turn a packet is prefetched.
-const AHEAD: usize = 6;
-
 impl Windows<'_> {
-    /// Puts the packets of a burst into their windows, in order, as many as there are or have room: `copy` writes the first
-    /// bytes of a packet and returns how many it wrote, `meta` says what is known of it besides.
+    /// Puts the packets of a burst into their windows, in order, as many as there are or have room: `copy` is given the
+    /// packets, the windows' bytes, how many of those one has, and writes how many it filled of each; `meta` says what is
+    /// known of a packet besides. Returns the bytes that all packets had on the wire.
     ///
-    /// Two passes, because one needs more than the processor's registers. `ahead` is told of each packet some time before it
-    /// is copied.
+    /// Two passes, because one needs more than the processor's registers.
     #[inline(always)]
     pub(crate) fn fill<T: Copy>(
         &mut self,
         packets: &[T],
-        ahead: impl Fn(T),
-        copy: impl Fn(T, &mut [u8]) -> usize,
+        copy: impl FnOnce(&[T], &mut [u8], usize, &mut [u16; BURST_MAX as usize]),
         meta: impl Fn(T) -> Meta,
-    ) {
+    ) -> u64 {
         let mut caps = [0; BURST_MAX as usize];
-        packets.iter().take(AHEAD).for_each(|&packet| ahead(packet));
-        for (i, ((&packet, window), cap)) in
-            packets.iter().zip(self.bytes.chunks_exact_mut(self.window)).zip(&mut caps).enumerate()
-        {
-            if let Some(&next) = packets.get(i + AHEAD) {
-                ahead(next);
-            }
-            *cap = copy(packet, window).min(self.window) as u16;
-        }
+        copy(packets, self.bytes, self.window, &mut caps);
         let windows = self.bytes.chunks_exact(self.window);
         let out = self.told.iter_mut().zip(&mut self.ring.packets);
-        let mut data = self.at;
+        let (mut data, mut bytes) = (self.at, 0);
         for (((&packet, window), &cap), (told, out)) in packets.iter().zip(windows).zip(&caps).zip(out) {
+            let cap = cap.min(self.window as u16);
             *told = Told::new(cap, locate(self.layer, window, usize::from(cap)));
-            *out = describe(data, *told, &meta(packet));
+            let meta = meta(packet);
+            bytes += u64::from(meta.wire_len);
+            *out = describe(data, *told, &meta);
             data += self.window as u32;
         }
+        bytes
     }
 }
 

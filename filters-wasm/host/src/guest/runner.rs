@@ -192,13 +192,15 @@ pub(super) fn ask(instance: &mut GuestInstance, head: &RunHead, burst: &[RunPack
         now_ns: head.now_ns,
     };
     instance.begin(&head)?;
-    let copy = |p: &RunPacket, window: &mut [u8]| {
-        let n = window.len().min(p.bytes.len());
-        window[..n].copy_from_slice(&p.bytes[..n]);
-        n
+    let copy = |packets: &[&RunPacket], windows: &mut [u8], window: usize, lens: &mut [u16; BURST_MAX as usize]| {
+        for ((p, to), len) in packets.iter().zip(windows.chunks_exact_mut(window)).zip(lens) {
+            let n = window.min(p.bytes.len());
+            to[..n].copy_from_slice(&p.bytes[..n]);
+            *len = n as u16;
+        }
     };
     let packets: Vec<&RunPacket> = burst.iter().collect();
-    instance.all_windows().fill(&packets, |_| {}, copy, meta);
+    instance.all_windows().fill(&packets, copy, meta);
     instance.run(burst.len()).map(|said| said.patches)
 }
 
