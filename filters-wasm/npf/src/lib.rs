@@ -12,6 +12,7 @@
 pub mod checksum;
 pub mod config;
 mod edit;
+pub mod language;
 pub mod nat;
 pub mod packet;
 pub mod params;
