@@ -12,12 +12,15 @@
 pub mod checksum;
 pub mod config;
 mod edit;
+pub mod evaluate;
 pub mod language;
 pub mod nat;
 pub mod packet;
 pub mod params;
 pub mod procedure;
 pub mod reply;
+pub mod state;
+pub mod tables;
 
 #[cfg(test)]
 mod no_panic_tests;

@@ -396,7 +396,8 @@ pub fn be32(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).map_or(0, |b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
 }
 
-fn be128(bytes: &[u8], at: usize) -> u128 {
+/// Sixteen bytes in network order; 0 beyond the end.
+pub fn be128(bytes: &[u8], at: usize) -> u128 {
     bytes.get(at..at + 16).and_then(|b| b.try_into().ok()).map_or(0, u128::from_be_bytes)
 }
 
