@@ -593,3 +593,38 @@ pub enum RndBlock {
     /// Every so many, at least 1.
     Mod(u32),
 }
+
+impl Config {
+    /// All rules that are written down, in order.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        items(&self.groups).filter_map(|item| match item {
+            Item::Rule(rule) => Some(rule),
+            _ => None,
+        })
+    }
+
+    /// All places for rules that commands add.
+    pub fn rulesets(&self) -> impl Iterator<Item = &Ruleset> {
+        items(&self.groups).filter_map(|item| match item {
+            Item::Ruleset(set) => Some(set),
+            _ => None,
+        })
+    }
+}
+
+/// All items of groups and the groups in them, in order.
+fn items(groups: &[Group]) -> impl Iterator<Item = &Item> {
+    let mut stack: Vec<std::slice::Iter<'_, Item>> = groups.iter().rev().map(|g| g.items.iter()).collect();
+    std::iter::from_fn(move || {
+        loop {
+            let Some(item) = stack.last_mut()?.next() else {
+                stack.pop();
+                continue;
+            };
+            if let Item::Group(group) = item {
+                stack.push(group.items.iter());
+            }
+            return Some(item);
+        }
+    })
+}

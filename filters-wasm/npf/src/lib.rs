@@ -12,12 +12,14 @@
 pub mod checksum;
 pub mod config;
 mod edit;
+pub mod engine;
 pub mod evaluate;
 pub mod language;
 pub mod nat;
 pub mod packet;
 pub mod params;
 pub mod procedure;
+pub mod replay;
 pub mod reply;
 pub mod state;
 pub mod tables;

@@ -1,7 +1,7 @@
 //! Tables while they are in use: what is in them, and what is asked of them.
 
 use crate::{
-    config::{Config, Family, Prefix, Table, TableEntry, TableId, TableKind},
+    config::{Config, Family, Prefix, Table, TableEntry, TableId, TableKind, TableSource},
     packet::{address_of, number_of},
     state::Millis,
 };
@@ -58,6 +58,18 @@ impl Tables {
     /// The tables of a configuration with what their files say.
     pub fn new(config: &Config) -> Tables {
         Tables { list: config.tables.iter().map(Contents::of).collect() }
+    }
+
+    /// Takes over what commands put into tables that are still there: of the same name and kind, and filled by no file.
+    pub fn keep(&mut self, config: &Config, old: &Tables, of: &Config) {
+        for (table, now) in self.list.iter_mut().zip(&config.tables) {
+            let same = |t: &(&Table, &Contents)| t.0.name == now.name && t.0.kind == now.kind;
+            if now.source == TableSource::Empty
+                && let Some((_, contents)) = of.tables.iter().zip(&old.list).find(same)
+            {
+                (table.entries, table.lengths) = (contents.entries.clone(), contents.lengths.clone());
+            }
+        }
     }
 
     /// Whether an address, with a protocol and its port where it has them, is in a table.
@@ -235,7 +247,7 @@ pub fn lies_in(prefix: &Prefix, family: Family, address: u128) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Place, TableSource};
+    use crate::config::Place;
     use std::net::IpAddr;
 
     fn table(kind: TableKind, timeout: Option<u64>) -> Tables {

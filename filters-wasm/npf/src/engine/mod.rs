@@ -1,0 +1,575 @@
+//! The engine: what happens to a packet, step by step.
+//!
+//! ```text
+//! headers -- fragments -- connections -- rules -- a new connection -- translation -- procedures -- an answer to the sender
+//! ```
+//!
+//! The order is NetBSD's (`npf_packet_handler`): rules see addresses before they are translated, in both directions.
+//! An engine belongs to one worker. Time comes in with each packet, and addresses of interfaces by a trait.
+
+mod limits;
+mod procedures;
+#[cfg(test)]
+mod tests;
+mod translate;
+
+use crate::{
+    config::{Action, Config, Limit, Return, Rule, RuleId, Stateful},
+    evaluate::{Asked, Dynamic, Evaluator, Interfaces, Programs, Where},
+    nat::{
+        ports::{PortMap, Translated},
+        rewrite,
+    },
+    packet::{Packet, Upper},
+    params::Key as Param,
+    reply,
+    state::{Binding, ConnId, Connection, Connections, Crossing, Direction, Inspect, Limits as TableLimits, Millis},
+    tables::{Tables, host},
+};
+use limits::Limits;
+use procedures::Procedures;
+use std::{
+    cell::Cell,
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+use translate::{Maps, Plan, address_on};
+
+/// Entries that are looked at, at most, when expired connections are removed beside a packet.
+const EXPIRE_AT_ONCE: usize = 64;
+
+/// An engine of one worker.
+pub struct Engine {
+    config: Arc<Config>,
+    programs: Programs,
+    tables: Tables,
+    dynamic: Dynamic,
+    connections: Connections,
+    ports: PortMap,
+    limits: Limits,
+    procedures: Procedures,
+    /// Where round-robin maps are.
+    cursors: HashMap<RuleId, u64>,
+    /// Names of interfaces, by the numbers that connections know.
+    interfaces: Vec<String>,
+    /// Names of tags.
+    tags: Vec<String>,
+    random: Random,
+    stats: Stats,
+}
+
+/// What is to become of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// It goes on.
+    pub pass: bool,
+    /// It is a fragment that waits for the others of its packet.
+    pub kept: bool,
+    /// The rule that decided, also of the connection that it belongs to.
+    pub rule: Option<RuleId>,
+    /// Why it does not go on, if no rule said so.
+    pub fault: Option<Fault>,
+    /// The state of the connection that it belongs to, after it.
+    pub connection: Option<&'static str>,
+    /// What its sender is told: a whole IP packet.
+    pub reply: Option<Vec<u8>>,
+    /// The tag that it carries from here on.
+    pub tag: Option<String>,
+    /// The interface that it leaves by, whatever the routes say.
+    pub route: Option<String>,
+    /// Logs that it is written to.
+    pub logs: Vec<String>,
+}
+
+/// Why a packet is dropped though no rule says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// It is no whole IP packet.
+    #[error("malformed")]
+    Malformed,
+    /// It has options, and `ip4.drop_options` or `ip6.drop_options` is on.
+    #[error("it has options")]
+    Options,
+    /// No rule matched.
+    #[error("no rule matched")]
+    NoRule,
+    /// A map wants it translated, and no address is there to translate it to.
+    #[error("no address to translate to")]
+    NoAddress,
+    /// All ports of the translated address are taken.
+    #[error("all ports of the translated address are taken")]
+    PortsExhausted,
+    /// It would have to be translated and belongs to no connection, nor can it open one.
+    #[error("it cannot be translated: it opens no connection")]
+    NoState,
+    /// Its translation is that of another connection.
+    #[error("another connection has the same translation")]
+    Conflict,
+    /// A procedure dropped it.
+    #[error("a procedure dropped it")]
+    Procedure,
+}
+
+/// What has happened to packets, since the engine was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Stats {
+    /// Packets that passed by the rules.
+    pub passed_rules: u64,
+    /// Packets that passed because they belong to a connection.
+    pub passed_connections: u64,
+    /// Packets that a rule blocked.
+    pub blocked_rules: u64,
+    /// Packets that no rule matched.
+    pub blocked_default: u64,
+    /// Malformed packets.
+    pub malformed: u64,
+    /// Packets with options that were dropped for that.
+    pub options: u64,
+    /// Packets with the addresses of a connection that cannot belong to it; the rules were asked.
+    pub invalid_state: u64,
+    /// Connections that a stateful rule could not open.
+    pub not_opened: u64,
+    /// Packets that no address was found for.
+    pub nat_no_address: u64,
+    /// Packets that no port was found for.
+    pub nat_ports_exhausted: u64,
+    /// Packets to be translated that open no connection.
+    pub nat_no_state: u64,
+    /// Packets whose translation is another connection's.
+    pub nat_conflict: u64,
+    /// Packets that procedures dropped.
+    pub procedures: u64,
+    /// Sources that were put into tables for what they exceeded.
+    pub overloads: u64,
+}
+
+/// Why a configuration cannot be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The expression of a pcap-filter rule cannot be compiled.
+    #[error("pcap-filter {expression:?}: {source}")]
+    Expression {
+        /// The expression.
+        expression: String,
+        /// What is wrong with it.
+        source: smpnet_bpf::ExprError,
+    },
+}
+
+impl Engine {
+    /// An engine for a configuration. `seed` begins the random numbers: one that nobody can guess, but in tests.
+    ///
+    /// # Errors
+    /// When the configuration cannot be run.
+    pub fn new(config: Arc<Config>, limits: TableLimits, seed: u64, now: Millis) -> Result<Engine, EngineError> {
+        let mut random = Random(seed);
+        let connections = Connections::new(limits, &config.params, random.next(), now);
+        Ok(Engine {
+            programs: programs(&config)?,
+            tables: Tables::new(&config),
+            dynamic: Dynamic::new(),
+            connections,
+            ports: PortMap::new(),
+            limits: Limits::default(),
+            procedures: Procedures::new(&config, now),
+            cursors: HashMap::new(),
+            interfaces: Vec::new(),
+            tags: Vec::new(),
+            random,
+            stats: Stats::default(),
+            config,
+        })
+    }
+
+    /// Puts another configuration in force. Connections stay whose rule, or map, is in it too; so do dynamic rules whose
+    /// ruleset is, and what was in tables of the same name and kind that no file fills.
+    ///
+    /// # Errors
+    /// When it cannot be run; then nothing changes.
+    pub fn reload(&mut self, config: Arc<Config>, now: Millis) -> Result<(), EngineError> {
+        let mut all = programs(&config)?;
+        let (rules, maps, rulesets) = parts(&config);
+        self.dynamic.retain(|name, _| rulesets.contains(name.as_str()));
+        for rule in self.dynamic.values().flatten() {
+            // It was compiled before.
+            all.add(rule).map_err(expression)?;
+        }
+        let mut tables = Tables::new(&config);
+        tables.keep(&config, &self.tables, &self.config);
+        let dynamic: HashSet<RuleId> = self.dynamic.values().flatten().map(|r| r.id).collect();
+        let (limits, ports, old) = (&mut self.limits, &mut self.ports, &self.config);
+        let procedures = |number: usize| {
+            let name = &old.procedures.get(number)?.name;
+            config.procedures.iter().position(|p| p.name == *name)
+        };
+        self.connections.retain(
+            |c| {
+                let rule = c.facts.rule.is_none_or(|r| rules.contains(&r) || dynamic.contains(&r));
+                let map = c.nat().is_none_or(|n| maps.contains(&n.map));
+                let mut facts = c.facts;
+                facts.procedure = facts.procedure.and_then(procedures);
+                (rule && map).then_some(facts)
+            },
+            &mut |_, c| gone(c, ports, limits, old, &self.dynamic),
+        );
+        self.connections.configure(&config.params);
+        (self.programs, self.tables, self.procedures) = (all, tables, Procedures::new(&config, now));
+        self.config = config;
+        Ok(())
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The connections.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    /// The tables, to be looked at and changed.
+    pub fn tables(&mut self) -> &mut Tables {
+        &mut self.tables
+    }
+
+    /// The rules of a dynamic ruleset, to be looked at and changed.
+    pub fn dynamic(&mut self) -> &mut Dynamic {
+        &mut self.dynamic
+    }
+
+    /// What has happened to packets.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Ends connections and table entries that were not used for too long.
+    pub fn expire(&mut self, now: Millis, most: usize) -> usize {
+        self.tables.expire(now);
+        let (limits, ports, config, dynamic) = (&mut self.limits, &mut self.ports, &self.config, &self.dynamic);
+        self.connections.expire(now, most, &mut |_, c| gone(c, ports, limits, config, dynamic))
+    }
+
+    /// Judges a packet that begins at its IP header, and changes it as translation and procedures say.
+    pub fn handle(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        interface: &str,
+        way: Where,
+        interfaces: &dyn Interfaces,
+        now: Millis,
+    ) -> Outcome {
+        self.expire(now, EXPIRE_AT_ONCE);
+        let mut outcome = Outcome::new();
+        if let Err(fault) = self.judge(bytes, interface, way, interfaces, now, &mut outcome) {
+            outcome.pass = false;
+            outcome.fault = Some(fault);
+            *self.stats.of(fault) += 1;
+        }
+        outcome
+    }
+
+    fn judge(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        interface: &str,
+        way: Where,
+        interfaces: &dyn Interfaces,
+        now: Millis,
+        outcome: &mut Outcome,
+    ) -> Result<(), Fault> {
+        let packet = Packet::read(bytes).map_err(|_| Fault::Malformed)?;
+        if packet.options && self.config.params.is_on(drop_options(&packet)) {
+            return Err(Fault::Options);
+        }
+        let direction = if way == Where::In { Direction::In } else { Direction::Out };
+        let at = Crossing { interface: Some(self.number_interface(interface)), direction };
+        let mut known = match self.connections.inspect(bytes, &packet, at, now) {
+            Inspect::Pass { conn, forward } | Inspect::Related { conn, forward } => Some((conn, forward)),
+            Inspect::Invalid { .. } => {
+                self.stats.invalid_state += 1;
+                None
+            }
+            Inspect::None | Inspect::Over { .. } => None,
+        };
+        let mut procedure = None;
+        let mut decided = None;
+        if let Some((conn, _)) = known
+            && let Some(connection) = self.connections.get(conn)
+        {
+            let facts = connection.facts;
+            (outcome.rule, procedure) = (facts.rule, facts.procedure);
+            outcome.tag = facts.tag.and_then(|t| self.tags.get(usize::from(t)).cloned());
+            self.stats.passed_connections += 1;
+        } else {
+            let rule = self.rule(bytes, &packet, interface, way, interfaces, now);
+            decided = rule.clone();
+            match rule {
+                None if self.config.groups.is_empty() => {}
+                None => return Err(Fault::NoRule),
+                Some(rule) => {
+                    outcome.rule = Some(rule.id);
+                    outcome.tag = rule.tag.clone();
+                    procedure = rule.apply.map(|p| p.0);
+                    if rule.log {
+                        outcome.logs.push(procedures::DEFAULT_LOG.into());
+                    }
+                    if let Action::Block(how) = rule.action {
+                        self.stats.blocked_rules += 1;
+                        outcome.pass = false;
+                        self.procedure(procedure, bytes, &packet, outcome, now);
+                        outcome.reply = answer(how, bytes, &packet, interface, interfaces);
+                        return Ok(());
+                    }
+                    self.stats.passed_rules += 1;
+                    if let Some(stateful) = rule.state {
+                        known = self.open(bytes, &packet, at, &rule, stateful, now).map(|conn| (conn, true));
+                    }
+                }
+            }
+        }
+        self.translate(bytes, &packet, interface, way, interfaces, at, &mut known, now)?;
+        outcome.connection = known.and_then(|(conn, _)| self.connections.get(conn)).map(|c| c.state().name());
+        if !self.procedure(procedure, bytes, &packet, outcome, now) {
+            outcome.pass = false;
+            return Err(Fault::Procedure);
+        }
+        // A rule that keeps no state counts each packet that it lets pass.
+        if let Some(rule) = decided.filter(|r| r.state.is_none()) {
+            self.limits.count(&rule, &packet, now);
+        }
+        Ok(())
+    }
+
+    /// The rule that decides, and what limits say of those that would have.
+    fn rule(
+        &mut self,
+        bytes: &[u8],
+        packet: &Packet,
+        interface: &str,
+        way: Where,
+        interfaces: &dyn Interfaces,
+        now: Millis,
+    ) -> Option<Rule> {
+        let over: Cell<Option<Limit>> = Cell::new(None);
+        let within = |rule: &Rule| {
+            let exceeded = if rule.limits.is_empty() { None } else { self.limits.exceeded(rule, packet, now) };
+            if let Some(limit) = exceeded.filter(|l| l.overload.is_some()) {
+                over.set(Some(*limit));
+            }
+            exceeded.is_none()
+        };
+        let evaluator = Evaluator::new(&self.programs, &self.tables, interfaces, &self.dynamic, &within);
+        let asked = Asked { packet, bytes, interface, way, tag: None };
+        let rule = evaluator.decide(&self.config, &asked).cloned();
+        if let Some((table, stay)) = over.get().and_then(|l| l.overload) {
+            let stay = stay.map(|s| Millis(u64::try_from(s.as_millis()).unwrap_or(u64::MAX)));
+            // It may be there already, by a command.
+            if self.tables.add(table, host(packet.family, packet.src), now, stay).is_ok() {
+                self.stats.overloads += 1;
+            }
+        }
+        rule
+    }
+
+    /// Opens the connection of a packet that a stateful rule let pass. It passes without one, too.
+    fn open(
+        &mut self,
+        bytes: &[u8],
+        packet: &Packet,
+        at: Crossing,
+        rule: &Rule,
+        stateful: Stateful,
+        now: Millis,
+    ) -> Option<ConnId> {
+        let binding = Binding::new(&self.config.params, stateful);
+        let tag = rule.tag.as_ref().map(|tag| number_of(&mut self.tags, tag));
+        let mut connection = Connection::open(bytes, packet, at, binding, now)?;
+        connection.facts.rule = Some(rule.id);
+        connection.facts.procedure = rule.apply.map(|p| p.0);
+        connection.facts.tag = tag;
+        self.limits.count(rule, packet, now);
+        self.insert(connection, now)
+    }
+
+    fn insert(&mut self, connection: Connection, now: Millis) -> Option<ConnId> {
+        let (limits, ports, config, dynamic) = (&mut self.limits, &mut self.ports, &self.config, &self.dynamic);
+        match self.connections.insert(connection, now, &mut |_, c| gone(c, ports, limits, config, dynamic)) {
+            Ok(id) => {
+                if let Some(c) = self.connections.get(id)
+                    && let Some(rule) = c.facts.rule.and_then(|r| find_rule(&self.config, &self.dynamic, r))
+                {
+                    self.limits.begun(rule, c);
+                }
+                Some(id)
+            }
+            Err(_) => {
+                self.stats.not_opened += 1;
+                None
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "a packet, where it is, and what it belongs to")]
+    fn translate(
+        &mut self,
+        bytes: &mut [u8],
+        packet: &Packet,
+        interface: &str,
+        way: Where,
+        interfaces: &dyn Interfaces,
+        at: Crossing,
+        known: &mut Option<(ConnId, bool)>,
+        now: Millis,
+    ) -> Result<(), Fault> {
+        if let Some((conn, forward)) = *known
+            && self.connections.get(conn).is_some_and(|c| c.nat().is_some())
+        {
+            self.translate_known(bytes, packet, conn, forward, at);
+            return Ok(());
+        }
+        // What comes back on a connection that began without a translation has none.
+        if self.config.maps.is_empty() || known.is_some_and(|(_, forward)| !forward) {
+            return Ok(());
+        }
+        let within = |_: &Rule| true;
+        let evaluator = Evaluator::new(&self.programs, &self.tables, interfaces, &self.dynamic, &within);
+        let mut maps = Maps { config: &self.config, tables: &self.tables, interfaces, cursors: &mut self.cursors };
+        let (map, kind, address, port) = match maps.plan(packet, interface, way, &evaluator)? {
+            None => return Ok(()),
+            Some(Plan::Static(change)) => {
+                rewrite(bytes, packet, change);
+                return Ok(());
+            }
+            Some(Plan::Npt(npt, way)) => {
+                return if npt.rewrite(bytes, packet, way) { Ok(()) } else { Err(Fault::NoAddress) };
+            }
+            Some(Plan::Dynamic { map, kind, address, port }) => (map, kind, address, port),
+        };
+        let conn = match *known {
+            Some((conn, _)) => conn,
+            None => {
+                let binding = Binding::new(&self.config.params, Stateful::Interface);
+                let connection = Connection::open(bytes, packet, at, binding, now).ok_or(Fault::NoState)?;
+                self.insert(connection, now).ok_or(Fault::NoState)?
+            }
+        };
+        *known = Some((conn, true));
+        self.begin_translation(bytes, packet, conn, (map, kind, address, port)).inspect_err(|_| {
+            if let Some(c) = self.connections.remove(conn) {
+                gone(&c, &mut self.ports, &mut self.limits, &self.config, &self.dynamic);
+            }
+        })
+    }
+
+    fn number_interface(&mut self, name: &str) -> u16 {
+        number_of(&mut self.interfaces, name)
+    }
+}
+
+impl Outcome {
+    fn new() -> Outcome {
+        Outcome {
+            pass: true,
+            kept: false,
+            rule: None,
+            fault: None,
+            connection: None,
+            reply: None,
+            tag: None,
+            route: None,
+            logs: Vec::new(),
+        }
+    }
+}
+
+impl Stats {
+    fn of(&mut self, fault: Fault) -> &mut u64 {
+        match fault {
+            Fault::Malformed => &mut self.malformed,
+            Fault::Options => &mut self.options,
+            Fault::NoRule => &mut self.blocked_default,
+            Fault::NoAddress => &mut self.nat_no_address,
+            Fault::PortsExhausted => &mut self.nat_ports_exhausted,
+            Fault::NoState => &mut self.nat_no_state,
+            Fault::Conflict => &mut self.nat_conflict,
+            Fault::Procedure => &mut self.procedures,
+        }
+    }
+}
+
+/// A connection has ended: its port is free again, and its rule has one less.
+fn gone(connection: &Connection, ports: &mut PortMap, limits: &mut Limits, config: &Config, dynamic: &Dynamic) {
+    if let Some(nat) = connection.nat().filter(|n| n.port_taken) {
+        ports.release(Translated { address: nat.translated.0, proto: connection.forward().proto() }, nat.translated.1);
+    }
+    if let Some(rule) = connection.facts.rule.and_then(|r| find_rule(config, dynamic, r)) {
+        limits.ended(rule, connection);
+    }
+}
+
+fn find_rule<'a>(config: &'a Config, dynamic: &'a Dynamic, id: RuleId) -> Option<&'a Rule> {
+    config.rules().chain(dynamic.values().flatten()).find(|rule| rule.id == id)
+}
+
+fn programs(config: &Config) -> Result<Programs, EngineError> {
+    Programs::new(config).map_err(expression)
+}
+
+fn expression((expression, source): (String, smpnet_bpf::ExprError)) -> EngineError {
+    EngineError::Expression { expression, source }
+}
+
+/// The rules, maps and dynamic rulesets of a configuration.
+fn parts(config: &Config) -> (HashSet<RuleId>, HashSet<RuleId>, HashSet<&str>) {
+    let rules = config.rules().map(|r| r.id).collect();
+    let maps = config.maps.iter().filter_map(|m| match m {
+        crate::config::MapItem::Map(map) => Some(map.id),
+        crate::config::MapItem::Ruleset(_) => None,
+    });
+    (rules, maps.collect(), config.rulesets().map(|r| r.name.as_str()).collect())
+}
+
+/// The number of a name, which it keeps.
+fn number_of(names: &mut Vec<String>, name: &str) -> u16 {
+    let found = names.iter().position(|n| n == name).unwrap_or_else(|| {
+        names.push(name.to_owned());
+        names.len() - 1
+    });
+    // No router has 65,535 interfaces, and no configuration as many tags.
+    u16::try_from(found).unwrap_or(crate::state::INTERFACES_MAX - 1)
+}
+
+fn number_of_interface(names: &[String], name: &str) -> Option<u16> {
+    names.iter().position(|n| n == name).and_then(|n| u16::try_from(n).ok())
+}
+
+fn drop_options(packet: &Packet) -> Param {
+    match packet.family {
+        crate::config::Family::V4 => Param::Ip4DropOptions,
+        crate::config::Family::V6 => Param::Ip6DropOptions,
+    }
+}
+
+fn answer(how: Return, bytes: &[u8], packet: &Packet, interface: &str, interfaces: &dyn Interfaces) -> Option<Vec<u8>> {
+    if how == Return::Nothing || matches!(packet.upper, Upper::Unknown) && packet.fragment.is_some() {
+        return None;
+    }
+    reply::answer(how, bytes, packet, address_on(interfaces, interface, packet.family))
+}
+
+/// SplitMix64 (Steele, Lea and Flood 2014). It spreads a seed that nobody knows; it does not hide it from who sees many
+/// numbers whole, which nobody outside does.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+}

@@ -1,0 +1,245 @@
+//! Which map translates a packet, and to what.
+
+use super::{Engine, Fault, number_of_interface};
+use crate::{
+    config::{Address, Arrow, Config, Family, Map, MapAlgo, MapItem, PortRange, Prefix, RuleId, Segment},
+    evaluate::{Evaluator, Interfaces, Where},
+    nat::{
+        Change, Side, choose, icmp_error,
+        npt66::{Npt66, Way},
+        ports::Translated,
+        rewrite,
+    },
+    packet::{IcmpClass, Packet, Upper, number_of, proto},
+    params::Key as Param,
+    state::{ConnId, Crossing, Nat, NatKind},
+    tables::Tables,
+};
+use std::collections::HashMap;
+
+/// What is to be done with a packet that a map is for.
+pub(super) enum Plan {
+    /// Nothing is remembered.
+    Static(Change),
+    /// RFC 6296.
+    Npt(Npt66, Way),
+    /// A connection remembers it.
+    Dynamic { map: RuleId, kind: NatKind, address: u128, port: Port },
+}
+
+/// The port of a translated packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Port {
+    /// Stays as it is.
+    Same,
+    /// Becomes this.
+    This(u16),
+    /// One of these that is free.
+    Free(PortRange),
+}
+
+/// Which side of a packet a map changes; None if it is not for packets that go that way.
+fn side(map: &Map, way: Where) -> Option<Side> {
+    match (way, map.arrow) {
+        (Where::In, Arrow::In | Arrow::Both) => Some(Side::Dst),
+        (Where::Out | Where::Forward, Arrow::Out | Arrow::Both) => Some(Side::Src),
+        _ => None,
+    }
+}
+
+/// The addresses of a segment as they are now.
+fn pool(segment: &Segment, tables: &Tables, interfaces: &dyn Interfaces) -> Vec<Prefix> {
+    let mut all = Vec::new();
+    for address in &segment.addresses {
+        match address {
+            Address::Prefix(prefix) => all.push(*prefix),
+            Address::Table(table) => all.extend(tables.prefixes(*table)),
+            Address::Interface { name, family, .. } => all.extend(
+                interfaces
+                    .addresses(name)
+                    .into_iter()
+                    .filter(|a| family.is_none_or(|f| f == Family::of(*a)))
+                    .map(Prefix::host),
+            ),
+        }
+    }
+    all
+}
+
+/// The only prefix of a segment.
+fn prefix(segment: &Segment) -> Option<Prefix> {
+    match segment.addresses[..] {
+        [Address::Prefix(prefix)] => Some(prefix),
+        _ => None,
+    }
+}
+
+/// Whether a packet is one that a map is for.
+fn is_for(map: &Map, side: Side, packet: &Packet, evaluator: &Evaluator<'_>) -> bool {
+    let (segment, address) = match side {
+        Side::Src => (&map.inner, packet.src),
+        Side::Dst => (&map.outer, packet.dst),
+    };
+    let port = packet.ports().map(|p| if side == Side::Src { p.src } else { p.dst });
+    evaluator.fits(&map.filter, packet)
+        && (map.has_filter
+            || segment.addresses.iter().any(|a| evaluator.is_address(a, packet.family, address, None))
+                && segment.ports.is_none_or(|range| port.is_some_and(|p| range.contains(p))))
+}
+
+/// What a look for a map needs of the engine.
+pub(super) struct Maps<'a> {
+    pub(super) config: &'a Config,
+    pub(super) tables: &'a Tables,
+    pub(super) interfaces: &'a dyn Interfaces,
+    pub(super) cursors: &'a mut HashMap<RuleId, u64>,
+}
+
+impl Maps<'_> {
+    /// The map that a packet without a translation meets first, and what it makes of it.
+    pub(super) fn plan(
+        &mut self,
+        packet: &Packet,
+        interface: &str,
+        way: Where,
+        evaluator: &Evaluator<'_>,
+    ) -> Result<Option<Plan>, Fault> {
+        let found = self.config.maps.iter().find_map(|item| match item {
+            MapItem::Map(map) if map.interface == interface => {
+                side(map, way).filter(|side| is_for(map, *side, packet, evaluator)).map(|side| (map, side))
+            }
+            // Maps that commands add come with those commands.
+            _ => None,
+        });
+        let Some((map, side)) = found else { return Ok(None) };
+        let target = if side == Side::Src { &map.outer } else { &map.inner };
+        let own = if side == Side::Src { packet.src } else { packet.dst };
+        if map.algo == Some(MapAlgo::Npt66) {
+            let pair = prefix(&map.inner).zip(prefix(&map.outer)).and_then(|(i, o)| Npt66::new(i, o));
+            let npt = pair.ok_or(Fault::NoAddress)?;
+            return Ok(Some(Plan::Npt(npt, if side == Side::Src { Way::Out } else { Way::In })));
+        }
+        let pool = pool(target, self.tables, self.interfaces);
+        let address = match map.algo {
+            Some(MapAlgo::Netmap) => pool.first().and_then(|p| choose::netmap(*p, packet.family, own)),
+            Some(MapAlgo::RoundRobin) => {
+                choose::round_robin(&pool, packet.family, self.cursors.entry(map.id).or_default())
+            }
+            _ => choose::ip_hash(&pool, packet.family, packet.src),
+        };
+        let address = address.ok_or(Fault::NoAddress)?;
+        if map.is_static {
+            return Ok(Some(Plan::Static(Change { side, address: Some(address), port_or_id: None })));
+        }
+        let kind = if side == Side::Src { NatKind::Source } else { NatKind::Destination };
+        Ok(Some(Plan::Dynamic { map: map.id, kind, address, port: self.port(map, side, packet) }))
+    }
+
+    fn port(&self, map: &Map, side: Side, packet: &Packet) -> Port {
+        let target = if side == Side::Src { &map.outer } else { &map.inner };
+        let has_ports = matches!(packet.upper, Upper::Tcp(_) | Upper::Udp(_));
+        let is_query = matches!(packet.upper, Upper::Icmp(icmp) if matches!(icmp.class, IcmpClass::Request(_)));
+        match side {
+            Side::Src if !map.no_ports && map.arrow == Arrow::Out && (has_ports || is_query) => {
+                Port::Free(target.ports.filter(|_| has_ports).unwrap_or(PortRange {
+                    first: self.config.params.get(Param::PortmapMinPort) as u16,
+                    last: self.config.params.get(Param::PortmapMaxPort) as u16,
+                }))
+            }
+            Side::Dst if has_ports => match (target.ports, map.outer.ports, packet.ports()) {
+                // A range becomes another one, port by port.
+                (Some(to), Some(from), Some(ports)) if from.contains(ports.dst) => {
+                    Port::This(to.first.saturating_add(ports.dst - from.first).min(to.last))
+                }
+                (Some(to), ..) => Port::This(to.first),
+                _ => Port::Same,
+            },
+            _ => Port::Same,
+        }
+    }
+}
+
+impl Engine {
+    /// Gives a connection its translation, and the packet that began it.
+    pub(super) fn begin_translation(
+        &mut self,
+        bytes: &mut [u8],
+        packet: &Packet,
+        conn: ConnId,
+        (map, kind, address, port): (RuleId, NatKind, u128, Port),
+    ) -> Result<(), Fault> {
+        let connection = self.connections.get(conn).ok_or(Fault::NoState)?;
+        let original = match kind {
+            NatKind::Source => connection.forward().source_end(),
+            NatKind::Destination => connection.forward().destination_end(),
+        };
+        let of = Translated { address, proto: packet.proto };
+        let (id, port_taken) = match port {
+            Port::Same => (original.1, false),
+            Port::This(port) => (port, false),
+            Port::Free(range) => {
+                (self.ports.get(of, range, &mut || self.random.next()).ok_or(Fault::PortsExhausted)?, true)
+            }
+        };
+        let nat = Nat { map, kind, original, translated: (address, id), port_taken };
+        if self.connections.translate(conn, nat).is_err() {
+            if port_taken {
+                self.ports.release(of, id);
+            }
+            return Err(Fault::Conflict);
+        }
+        change(bytes, packet, nat, true);
+        Ok(())
+    }
+
+    /// Translates a packet of a connection that has a translation, where its map's interface is.
+    pub(super) fn translate_known(
+        &mut self,
+        bytes: &mut [u8],
+        packet: &Packet,
+        conn: ConnId,
+        forward: bool,
+        at: Crossing,
+    ) {
+        let Some(nat) = self.connections.get(conn).and_then(|c| c.nat()) else { return };
+        let outward = at.direction == crate::state::Direction::Out;
+        // A connection that is bound to no interface is seen on others too, where nothing is translated.
+        let here = (outward == (nat.kind == NatKind::Source)) == forward;
+        if !here || self.interface_of(nat.map) != at.interface {
+            return;
+        }
+        if matches!(packet.upper, Upper::Icmp(icmp) if matches!(icmp.class, IcmpClass::Error(_))) {
+            let target = if forward { nat.translated } else { nat.original };
+            let side = match (nat.kind, forward) {
+                (NatKind::Source, false) | (NatKind::Destination, true) => Side::Src,
+                _ => Side::Dst,
+            };
+            let change = Change { side, address: Some(target.0), port_or_id: Some(target.1) };
+            // An error without a quote is none of a connection.
+            icmp_error::translate(bytes, packet, change, Some(target.0));
+            return;
+        }
+        change(bytes, packet, nat, forward);
+    }
+
+    fn interface_of(&self, map: RuleId) -> Option<u16> {
+        let name = self.config.maps.iter().find_map(|item| match item {
+            MapItem::Map(m) if m.id == map => Some(&m.interface),
+            _ => None,
+        })?;
+        number_of_interface(&self.interfaces, name)
+    }
+}
+
+/// Changes a packet as its connection says.
+fn change(bytes: &mut [u8], packet: &Packet, nat: Nat, forward: bool) {
+    let side = if (nat.kind == NatKind::Source) == forward { Side::Src } else { Side::Dst };
+    let (address, id) = if forward { nat.translated } else { nat.original };
+    let has_id = !matches!(packet.proto, proto::GRE | proto::ESP | proto::AH | proto::SCTP);
+    rewrite(bytes, packet, Change { side, address: Some(address), port_or_id: has_id.then_some(id) });
+}
+
+/// An address of an interface, for errors that it sends.
+pub(super) fn address_on(interfaces: &dyn Interfaces, interface: &str, family: Family) -> Option<u128> {
+    interfaces.addresses(interface).into_iter().find(|a| Family::of(*a) == family).map(number_of)
+}
