@@ -14,6 +14,7 @@ pub mod config;
 mod edit;
 pub mod engine;
 pub mod evaluate;
+pub mod fragments;
 pub mod language;
 pub mod nat;
 pub mod packet;

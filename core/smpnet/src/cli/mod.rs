@@ -13,6 +13,7 @@ mod doctor;
 mod filter;
 mod ifconfig;
 mod netstat;
+mod npfctl;
 mod plugin;
 mod route;
 mod sdk;
@@ -68,6 +69,7 @@ enum Command {
     Plugin(plugin::PluginArgs),
     Filter(Box<filter::FilterArgs>),
     Bpf(bpf::BpfArgs),
+    Npfctl(npfctl::NpfctlArgs),
     Extcap(capture::extcap::ExtcapArgs),
     Explain(control::ExplainArgs),
     Doctor(doctor::DoctorArgs),
@@ -144,6 +146,7 @@ fn run(cx: &Context, command: Command) -> Result<Output, Failure> {
         Command::Plugin(a) => plugin::run(cx, &a),
         Command::Filter(a) => filter::run(cx, &a),
         Command::Bpf(a) => bpf::run(cx, &a),
+        Command::Npfctl(a) => npfctl::run(cx, &a),
         Command::Extcap(a) => capture::extcap::run(cx, &a),
         Command::Explain(a) => control::explain(cx, &a),
         Command::Doctor(a) => doctor::run(&a),

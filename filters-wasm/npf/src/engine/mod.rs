@@ -14,8 +14,9 @@ mod tests;
 mod translate;
 
 use crate::{
-    config::{Action, Config, Limit, Return, Rule, RuleId, Stateful},
+    config::{Action, Config, Family, Limit, MapItem, Return, Rule, RuleId, Stateful},
     evaluate::{Asked, Dynamic, Evaluator, Interfaces, Programs, Where},
+    fragments::{Limits as FragmentLimits, Outcome as Assembled, Reassembly},
     nat::{
         ports::{PortMap, Translated},
         rewrite,
@@ -44,6 +45,7 @@ pub struct Engine {
     programs: Programs,
     tables: Tables,
     dynamic: Dynamic,
+    fragments: Reassembly,
     connections: Connections,
     ports: PortMap,
     limits: Limits,
@@ -91,6 +93,9 @@ pub enum Fault {
     /// It has options, and `ip4.drop_options` or `ip6.drop_options` is on.
     #[error("it has options")]
     Options,
+    /// It is a fragment that cannot be put together with the others of its packet.
+    #[error("a fragment that does not fit the others of its packet, or has no room")]
+    Fragment,
     /// No rule matched.
     #[error("no rule matched")]
     NoRule,
@@ -124,6 +129,12 @@ pub struct Stats {
     pub blocked_default: u64,
     /// Malformed packets.
     pub malformed: u64,
+    /// Fragments that were kept until the others of their packets came.
+    pub fragments_kept: u64,
+    /// Packets that were put together out of fragments.
+    pub reassembled: u64,
+    /// Fragments that were dropped.
+    pub fragments_dropped: u64,
     /// Packets with options that were dropped for that.
     pub options: u64,
     /// Packets with the addresses of a connection that cannot belong to it; the rules were asked.
@@ -170,6 +181,7 @@ impl Engine {
             programs: programs(&config)?,
             tables: Tables::new(&config),
             dynamic: Dynamic::new(),
+            fragments: Reassembly::new(FragmentLimits::default()),
             connections,
             ports: PortMap::new(),
             limits: Limits::default(),
@@ -240,6 +252,11 @@ impl Engine {
         &mut self.dynamic
     }
 
+    /// Fragments that wait for others.
+    pub fn fragments(&self) -> &Reassembly {
+        &self.fragments
+    }
+
     /// What has happened to packets.
     pub fn stats(&self) -> Stats {
         self.stats
@@ -248,6 +265,7 @@ impl Engine {
     /// Ends connections and table entries that were not used for too long.
     pub fn expire(&mut self, now: Millis, most: usize) -> usize {
         self.tables.expire(now);
+        self.fragments.expire(now.0);
         let (limits, ports, config, dynamic) = (&mut self.limits, &mut self.ports, &self.config, &self.dynamic);
         self.connections.expire(now, most, &mut |_, c| gone(c, ports, limits, config, dynamic))
     }
@@ -280,9 +298,25 @@ impl Engine {
         now: Millis,
         outcome: &mut Outcome,
     ) -> Result<(), Fault> {
-        let packet = Packet::read(bytes).map_err(|_| Fault::Malformed)?;
-        if packet.options && self.config.params.is_on(drop_options(&packet)) {
+        let mut packet = Packet::read(bytes).map_err(|_| Fault::Malformed)?;
+        let (drop_options, reassembly) = switches(&packet);
+        if packet.options && self.config.params.is_on(drop_options) {
             return Err(Fault::Options);
+        }
+        if packet.fragment.is_some() && self.config.params.is_on(reassembly) {
+            match self.fragments.take(bytes, &packet, now.0) {
+                Assembled::Kept => {
+                    self.stats.fragments_kept += 1;
+                    outcome.kept = true;
+                    return Ok(());
+                }
+                Assembled::Dropped(_) => return Err(Fault::Fragment),
+                Assembled::Whole(whole) => {
+                    self.stats.reassembled += 1;
+                    *bytes = whole;
+                    packet = Packet::read(bytes).map_err(|_| Fault::Malformed)?;
+                }
+            }
         }
         let direction = if way == Where::In { Direction::In } else { Direction::Out };
         let at = Crossing { interface: Some(self.number_interface(interface)), direction };
@@ -490,6 +524,7 @@ impl Stats {
         match fault {
             Fault::Malformed => &mut self.malformed,
             Fault::Options => &mut self.options,
+            Fault::Fragment => &mut self.fragments_dropped,
             Fault::NoRule => &mut self.blocked_default,
             Fault::NoAddress => &mut self.nat_no_address,
             Fault::PortsExhausted => &mut self.nat_ports_exhausted,
@@ -526,8 +561,8 @@ fn expression((expression, source): (String, smpnet_bpf::ExprError)) -> EngineEr
 fn parts(config: &Config) -> (HashSet<RuleId>, HashSet<RuleId>, HashSet<&str>) {
     let rules = config.rules().map(|r| r.id).collect();
     let maps = config.maps.iter().filter_map(|m| match m {
-        crate::config::MapItem::Map(map) => Some(map.id),
-        crate::config::MapItem::Ruleset(_) => None,
+        MapItem::Map(map) => Some(map.id),
+        MapItem::Ruleset(_) => None,
     });
     (rules, maps.collect(), config.rulesets().map(|r| r.name.as_str()).collect())
 }
@@ -546,10 +581,11 @@ fn number_of_interface(names: &[String], name: &str) -> Option<u16> {
     names.iter().position(|n| n == name).and_then(|n| u16::try_from(n).ok())
 }
 
-fn drop_options(packet: &Packet) -> Param {
+/// The parameters that say what is done with options and with fragments.
+fn switches(packet: &Packet) -> (Param, Param) {
     match packet.family {
-        crate::config::Family::V4 => Param::Ip4DropOptions,
-        crate::config::Family::V6 => Param::Ip6DropOptions,
+        Family::V4 => (Param::Ip4DropOptions, Param::Ip4Reassembly),
+        Family::V6 => (Param::Ip6DropOptions, Param::Ip6Reassembly),
     }
 }
 

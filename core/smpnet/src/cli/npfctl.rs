@@ -1,0 +1,255 @@
+//! `smpnet npfctl`: configurations of NPF, without a daemon: what they mean, and what they do to packets.
+
+use super::{
+    bpf_capture_file::CaptureFile,
+    context::{Context, Failure, Output},
+};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+use smpnet_bpf::Dlt;
+use smpnet_npf::{
+    engine::Engine,
+    evaluate::Where,
+    language::{Diagnostics, Disk, Parsed, parse, print as print_config},
+    replay::{Judged, Replay},
+    state::{Limits, Millis},
+};
+use std::{
+    collections::HashMap,
+    io::{BufRead, BufReader, Read, Write},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Where NetBSD has it.
+const DEFAULT_CONFIG: &str = "/etc/npf.conf";
+/// Longest line of a file of packets: two hex digits for each byte of the longest packet, and the rest of the line.
+const LINE_MAX: u64 = 256 * 1024;
+
+/// NPF, the packet filter: check a configuration, and try it on packets, without a daemon
+#[derive(Debug, Args)]
+#[command(
+    infer_subcommands = true,
+    after_help = "\
+Examples:
+  smpnet npfctl validate npf.conf
+  smpnet npfctl replay --config npf.conf --packets packets.jsonl
+  smpnet npfctl replay --config npf.conf --packets lan0.pcap --interface lan0 --dir in --address wan0=192.0.2.1"
+)]
+pub struct NpfctlArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check a configuration and print what it means: its parsed form, with all parameters
+    Validate {
+        /// The configuration; - for standard input
+        #[arg(default_value = DEFAULT_CONFIG)]
+        file: PathBuf,
+    },
+    Replay(ReplayArgs),
+}
+
+/// Judge packets by a configuration: one line out for each packet
+///
+/// Connections, translation, procedures and limits work as in the daemon; time is that of the packets.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Packets are lines of JSON, or a pcap or pcapng file. A line in, and the line that comes out with --json:
+  {\"t\":0.5,\"if\":\"lan0\",\"dir\":\"in|out|forw\",\"pkt\":\"hex from the IP header\"}
+  {\"n\":1,\"verdict\":\"pass|block|kept\",\"rule\":\"id\",\"conn\":\"state\",\"out\":\"hex\",\"reply\":\"hex\"}
+`out` is the packet after translation and procedures, `reply` what its sender is told, `kept` a fragment that waits for the
+others. What is not there is null. A block without a rule has `why`; `tag`, `route` and `logs` stand where there are some.")]
+struct ReplayArgs {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+    /// The packets; - for lines from standard input
+    #[arg(long, value_name = "FILE")]
+    packets: PathBuf,
+    /// Of a capture: the interface that all packets cross
+    #[arg(long, value_name = "NAME", requires = "dir")]
+    interface: Option<String>,
+    /// Of a capture: which way they cross it
+    #[arg(long, value_enum, requires = "interface")]
+    dir: Option<Way>,
+    /// An address that an interface has, for ifaddrs() and answers; as often as there are some
+    #[arg(long, value_name = "NAME=ADDRESS", value_parser = address)]
+    address: Vec<(String, IpAddr)>,
+    /// Where random numbers begin: translated ports are the same for the same number
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Way {
+    In,
+    Out,
+    Forw,
+}
+
+impl From<Way> for Where {
+    fn from(way: Way) -> Where {
+        match way {
+            Way::In => Where::In,
+            Way::Out => Where::Out,
+            Way::Forw => Where::Forward,
+        }
+    }
+}
+
+fn address(text: &str) -> Result<(String, IpAddr), String> {
+    let (name, address) = text.split_once('=').ok_or("an interface and its address: lan0=192.0.2.1")?;
+    let address = address.parse().map_err(|_| format!("{address} is no address"))?;
+    Ok((name.to_owned(), address))
+}
+
+pub fn run(cx: &Context, args: &NpfctlArgs) -> Result<Output, Failure> {
+    match &args.command {
+        Command::Validate { file } => validate(file),
+        Command::Replay(args) => replay(cx, args),
+    }
+}
+
+fn validate(file: &Path) -> Result<Output, Failure> {
+    let Parsed { config, warnings } = read(file)?;
+    warn(&warnings);
+    let text = print_config(&config);
+    let json = json!({ "text": text, "warnings": warnings, "rules": config.rules().count(),
+                       "tables": config.tables.len(), "maps": config.maps.len() });
+    Ok(Output::new(text, json))
+}
+
+/// Reads and parses a configuration.
+fn read(file: &Path) -> Result<Parsed, Failure> {
+    let is_stdin = file == Path::new("-");
+    let (name, text) = if is_stdin {
+        ("stdin".to_owned(), std::io::read_to_string(std::io::stdin()))
+    } else {
+        (file.display().to_string(), std::fs::read_to_string(file))
+    };
+    let text = text.map_err(|e| Failure::new(format!("{name}: {e}")))?;
+    parse(&name, &text, &Disk).map_err(|found| {
+        let n = found.errors().count();
+        let summary = if n == 1 { "1 error".to_owned() } else { format!("{n} errors") };
+        let mut failure = Failure::new(format!("{name}: {summary}\n{found}"));
+        failure.body = json!({ "error": format!("{name}: {summary}"), "diagnostics": found });
+        failure
+    })
+}
+
+fn warn(warnings: &Diagnostics) {
+    if !warnings.is_empty() {
+        eprintln!("{warnings}");
+    }
+}
+
+fn replay(cx: &Context, args: &ReplayArgs) -> Result<Output, Failure> {
+    let Parsed { config, warnings } = read(&args.config)?;
+    warn(&warnings);
+    let mut interfaces: HashMap<String, Vec<IpAddr>> = HashMap::new();
+    for (name, address) in &args.address {
+        interfaces.entry(name.clone()).or_default().push(*address);
+    }
+    let engine = Engine::new(Arc::new(config), Limits::default(), args.seed, Millis(0))
+        .map_err(|e| Failure::new(format!("{}: {e}", args.config.display())))?;
+    let mut replay = Replay::new(engine, &interfaces);
+    let mut out = Lines { out: std::io::stdout().lock(), json: cx.json };
+    let name = args.packets.display();
+    if is_capture(&args.packets) {
+        let (Some(interface), Some(dir)) = (&args.interface, args.dir) else {
+            return Err(Failure::usage(format!(
+                "{name} is a capture: --interface and --dir say where its packets are"
+            )));
+        };
+        let file = CaptureFile::read(&args.packets).map_err(Failure::new)?;
+        let skip = match file.dlt().map_err(|e| Failure::new(format!("{name}: {e}")))? {
+            Some(Dlt::En10mb) => Dlt::En10mb.network_offset() as usize,
+            _ => 0,
+        };
+        let start = file.captured().map(|p| p.ns).min().unwrap_or(0);
+        for packet in file.captured() {
+            let mut bytes = packet.bytes.get(skip..).unwrap_or_default().to_vec();
+            let now = Millis((packet.ns - start) / 1_000_000);
+            if !out.put(&replay.packet(&mut bytes, interface, dir.into(), now)) {
+                break;
+            }
+        }
+        return Ok(Output::printed());
+    }
+    let lines: Box<dyn BufRead> = if args.packets == Path::new("-") {
+        Box::new(std::io::stdin().lock())
+    } else {
+        let file = std::fs::File::open(&args.packets).map_err(|e| Failure::new(format!("{name}: {e}")))?;
+        Box::new(BufReader::new(file))
+    };
+    let mut lines = lines.take(u64::MAX);
+    for number in 1u64.. {
+        let mut line = String::new();
+        lines.set_limit(LINE_MAX);
+        let n = lines.read_line(&mut line).map_err(|e| Failure::new(format!("{name}:{number}: {e}")))?;
+        if n == 0 {
+            break;
+        }
+        if n as u64 == LINE_MAX && !line.ends_with('\n') {
+            return Err(Failure::new(format!("{name}:{number}: the line is longer than {LINE_MAX} bytes")));
+        }
+        if line.trim().is_empty() {
+            continue;
+        }
+        let judged = replay.line(&line).map_err(|e| {
+            Failure::new(format!("{name}:{number}: {e}"))
+                .hint(Some(r#"a line is {"t":0.5,"if":"lan0","dir":"in","pkt":"hex from the IP header"}"#.to_owned()))
+        })?;
+        if !out.put(&judged) {
+            break;
+        }
+    }
+    Ok(Output::printed())
+}
+
+/// Whether a file is a pcap or pcapng file. Lines of JSON begin with none of their first bytes.
+fn is_capture(path: &Path) -> bool {
+    let mut first = [0; 4];
+    let read = std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut first));
+    read.is_ok() && first.iter().any(|b| !b.is_ascii() || *b < b' ' && !b.is_ascii_whitespace())
+        || first == [0x0a, 0x0d, 0x0d, 0x0a]
+}
+
+/// Where lines go.
+struct Lines<'o> {
+    out: std::io::StdoutLock<'o>,
+    json: bool,
+}
+
+impl Lines<'_> {
+    /// Prints what became of a packet. False when nobody reads any more.
+    fn put(&mut self, judged: &Judged) -> bool {
+        let text = if self.json { serde_json::to_string(judged).unwrap_or_default() } else { words(judged) };
+        writeln!(self.out, "{text}").is_ok()
+    }
+}
+
+/// A line for people.
+fn words(j: &Judged) -> String {
+    let mut text = format!("{} {}", j.n, j.verdict);
+    let mut add = |name: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            text.push_str(&format!(" {name} {value}"));
+        }
+    };
+    add("rule", j.rule.as_deref());
+    add("conn", j.conn);
+    add("why", j.why.as_deref());
+    add("tag", j.tag.as_deref());
+    add("route", j.route.as_deref());
+    for log in &j.logs {
+        add("log", Some(log));
+    }
+    add("out", j.out.as_deref());
+    add("reply", j.reply.as_deref());
+    text
+}
