@@ -9,6 +9,7 @@ mod control;
 mod files;
 mod frame;
 mod memif;
+mod npf;
 mod port;
 pub mod seeds;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use files::pcap_file;
 pub use files::plugin_file;
 pub use frame::frame;
 pub use memif::memif;
+pub use npf::{npf_config, npf_lines, npf_packets};
 #[cfg(feature = "program")]
 pub use wasm::wasm_verify;
 
@@ -49,6 +51,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "control_request", run: control_request, seeds: seeds::requests, cases: 4000 },
     Target { name: "frame", run: frame, seeds: seeds::bursts, cases: 4000 },
     Target { name: "memif", run: memif, seeds: seeds::dialogues, cases: 4000 },
+    Target { name: "npf_config", run: npf_config, seeds: seeds::npf_configs, cases: 4000 },
+    Target { name: "npf_lines", run: npf_lines, seeds: seeds::npf_lines, cases: 4000 },
+    Target { name: "npf_packets", run: npf_packets, seeds: seeds::npf_packets, cases: 4000 },
     Target { name: "pcap_file", run: pcap_file, seeds: seeds::captures, cases: 4000 },
     #[cfg(feature = "program")]
     Target { name: "plugin_file", run: plugin_file, seeds: seeds::libraries, cases: 4000 },

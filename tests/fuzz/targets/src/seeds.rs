@@ -305,3 +305,73 @@ pub fn modules() -> Vec<Vec<u8>> {
     all.push([&[1][..], &crate::wasm::good(3)].concat());
     all
 }
+
+/// Configurations of NPF.
+pub fn npf_configs() -> Vec<Vec<u8>> {
+    let more = "$a = { 10.0.0.0/8, fd00::/8 }\n$b = { 80, 443, 8000-8080 }\ngroup \"x\" in on eth0.7 {\n\tgroup \"y\" {\n\t\t\
+                pass in final family inet6 proto ipv6-icmp icmp-type echo code 0 all\n\t}\n\truleset \"r\" on lo\n\tpass from ! $a port $b \
+                to ifaddrs(eth0) tagged ! \"t\" tag \"u\" log name \"n\"\n}\ngroup default { block return-icmp all }\n";
+    vec![crate::npf::CONFIG.into(), more.into()]
+}
+
+/// An IPv4 packet of that protocol, with nothing right but its lengths and its header's form.
+fn ipv4(proto: u8, src: [u8; 4], dst: [u8; 4], body: &[u8]) -> Vec<u8> {
+    let len = (20 + body.len()) as u16;
+    let mut bytes = vec![0x45, 0, 0, 0, 0, 7, 0, 0, 64, proto, 0, 0];
+    bytes[2..4].copy_from_slice(&len.to_be_bytes());
+    bytes.extend(src.iter().chain(&dst));
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+fn npf_packets_of_a_day() -> Vec<Vec<u8>> {
+    let (inner, outer) = ([10, 0, 0, 5], [198, 51, 100, 1]);
+    let tcp = |flags, seq: u32, ack: u32| {
+        let mut body = vec![0, 99, 0, 80];
+        body.extend([seq.to_be_bytes(), ack.to_be_bytes()].concat());
+        body.extend([0x60, flags, 16, 0, 0, 0, 0, 0, 2, 4, 5, 0xb4]);
+        body
+    };
+    let udp = [0, 99, 0, 53, 0, 12, 0, 0, 1, 2, 3, 4];
+    let sent = ipv4(17, inner, outer, &udp);
+    let error = [&[3, 4, 0, 0, 0, 0, 5, 0][..], &sent].concat();
+    let mut first = ipv4(17, inner, outer, &[0, 1, 0, 53, 0, 24, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    first[6] = 0x20;
+    let mut last = ipv4(17, inner, outer, &[9; 8]);
+    last[7] = 2;
+    let mut six = vec![0x60, 0, 0, 0, 0, 12, 17, 64];
+    six.extend(
+        [0xfd, 1, 2, 3, 4, 5, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1]
+            .iter()
+            .chain(&[0x20, 1, 13, 0xb8, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]),
+    );
+    six.extend(udp);
+    vec![
+        ipv4(6, inner, outer, &tcp(2, 1, 0)),
+        ipv4(6, outer, inner, &tcp(0x12, 9, 2)),
+        ipv4(6, inner, outer, &tcp(0x10, 2, 10)),
+        sent,
+        ipv4(1, inner, outer, &[8, 0, 0, 0, 0, 7, 0, 1]),
+        ipv4(1, outer, inner, &error),
+        ipv4(50, inner, outer, &[7; 16]),
+        first,
+        last,
+        six,
+    ]
+}
+
+/// Packets for NPF, as its target reads them.
+pub fn npf_packets() -> Vec<Vec<u8>> {
+    let all = npf_packets_of_a_day();
+    let one = |(i, p): (usize, &Vec<u8>)| [&[p.len() as u8, (i % 2 * 4) as u8][..], p].concat();
+    vec![all.iter().enumerate().flat_map(one).collect(), all.iter().rev().enumerate().flat_map(one).collect()]
+}
+
+/// Lines of packets for NPF.
+pub fn npf_lines() -> Vec<Vec<u8>> {
+    let line = |(i, p): (usize, &Vec<u8>)| {
+        let hex: String = p.iter().map(|b| format!("{b:02x}")).collect();
+        format!("{{\"t\":{i}.5,\"if\":\"eth0\",\"dir\":\"out\",\"pkt\":\"{hex}\"}}\n")
+    };
+    vec![npf_packets_of_a_day().iter().enumerate().map(line).collect::<String>().into_bytes()]
+}

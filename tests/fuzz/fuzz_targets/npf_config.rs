@@ -1,0 +1,4 @@
+//! See `npf_config` in `targets/src`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| smpnet_fuzz_targets::npf_config(data));
