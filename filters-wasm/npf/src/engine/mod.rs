@@ -330,9 +330,9 @@ impl Engine {
         };
         let mut procedure = None;
         let mut decided = None;
-        if let Some((conn, _)) = known
-            && let Some(connection) = self.connections.get(conn)
-        {
+        // A connection that only translation made passes nothing: the rules are asked for each of its packets.
+        let passing = known.and_then(|(conn, _)| self.connections.get(conn)).filter(|c| c.facts.rule.is_some());
+        if let Some(connection) = passing {
             let facts = connection.facts;
             (outcome.rule, procedure) = (facts.rule, facts.procedure);
             outcome.tag = facts.tag.and_then(|t| self.tags.get(usize::from(t)).cloned());
@@ -358,8 +358,12 @@ impl Engine {
                         return Ok(());
                     }
                     self.stats.passed_rules += 1;
-                    if let Some(stateful) = rule.state {
-                        known = self.open(bytes, &packet, at, &rule, stateful, now).map(|conn| (conn, true));
+                    match (rule.state, known) {
+                        (Some(_), Some((conn, _))) => self.adopt(conn, &rule, &packet, now),
+                        (Some(stateful), None) => {
+                            known = self.open(bytes, &packet, at, &rule, stateful, now).map(|conn| (conn, true));
+                        }
+                        (None, _) => {}
                     }
                 }
             }
@@ -426,6 +430,17 @@ impl Engine {
         connection.facts.tag = tag;
         self.limits.count(rule, packet, now);
         self.insert(connection, now)
+    }
+
+    /// A stateful rule lets a packet pass whose connection was only translated so far: it passes from now on.
+    fn adopt(&mut self, conn: ConnId, rule: &Rule, packet: &Packet, now: Millis) {
+        let tag = rule.tag.as_ref().map(|tag| number_of(&mut self.tags, tag));
+        let Some(facts) = self.connections.facts_mut(conn) else { return };
+        (facts.rule, facts.procedure, facts.tag) = (Some(rule.id), rule.apply.map(|p| p.0), tag);
+        self.limits.count(rule, packet, now);
+        if let Some(connection) = self.connections.get(conn) {
+            self.limits.begun(rule, connection);
+        }
     }
 
     fn insert(&mut self, connection: Connection, now: Millis) -> Option<ConnId> {

@@ -324,6 +324,20 @@ fn limits_hold_for_each_source_and_put_it_into_a_table() {
 }
 
 #[test]
+fn a_connection_that_only_translation_made_passes_nothing_by_itself() {
+    let mut e = engine(
+        "map npftest0 dynamic 10.1.1.0/24 -> 192.0.2.1\n\
+         group default { pass out all\n block in all\n pass in from 198.51.100.1 }",
+    );
+    let sent = |to| udp(("10.1.1.1", 5), (to, 53), b"");
+    let mut port = |to| ends(&pass(&mut e, "npftest0", Where::Forward, &sent(to)).unwrap())[0].1;
+    let (one, two) = (port("198.51.100.1"), port("203.0.113.1"));
+    let mut back = |from, port| pass(&mut e, "npftest0", Where::In, &udp((from, 53), ("192.0.2.1", port), b""));
+    assert_eq!(ends(&back("198.51.100.1", one).unwrap())[1], (a("10.1.1.1"), 5));
+    assert_eq!(back("203.0.113.1", two), None, "no rule lets it in");
+}
+
+#[test]
 fn a_reload_keeps_connections_whose_rule_and_map_are_still_there() {
     let conf = |rest: &str| {
         format!(
