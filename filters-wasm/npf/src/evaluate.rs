@@ -65,13 +65,13 @@ impl Interfaces for HashMap<String, Vec<IpAddr>> {
 /// Rules of dynamic rulesets, by the rulesets' names.
 pub type Dynamic = HashMap<String, Vec<Rule>>;
 
-/// What rules are looked at with.
-pub struct Evaluator<'a> {
+/// What rules are looked at with. The rules, those of dynamic rulesets too, live for `'r`.
+pub struct Evaluator<'a, 'r> {
     /// The expressions of pcap-filter rules, compiled.
     programs: &'a Programs,
     tables: &'a Tables,
     interfaces: &'a dyn Interfaces,
-    dynamic: &'a Dynamic,
+    dynamic: &'r Dynamic,
     /// Whether a rule that would match may, as its limits say.
     within: &'a dyn Fn(&Rule) -> bool,
 }
@@ -123,20 +123,20 @@ enum Walk {
     Stop,
 }
 
-impl<'a> Evaluator<'a> {
+impl<'a, 'r> Evaluator<'a, 'r> {
     /// Looks rules up with these.
     pub fn new(
         programs: &'a Programs,
         tables: &'a Tables,
         interfaces: &'a dyn Interfaces,
-        dynamic: &'a Dynamic,
+        dynamic: &'r Dynamic,
         within: &'a dyn Fn(&Rule) -> bool,
-    ) -> Evaluator<'a> {
+    ) -> Evaluator<'a, 'r> {
         Evaluator { programs, tables, interfaces, dynamic, within }
     }
 
     /// The rule that decides on a packet. None: no rule matches, and the packet is blocked.
-    pub fn decide(&self, config: &'a Config, asked: &Asked<'_>) -> Option<&'a Rule> {
+    pub fn decide(&self, config: &'r Config, asked: &Asked<'_>) -> Option<&'r Rule> {
         let mut found = None;
         for group in config.groups.iter().filter(|g| !g.layer2) {
             if let Walk::Stop = self.group(group, asked, &mut found) {
@@ -146,7 +146,7 @@ impl<'a> Evaluator<'a> {
         found
     }
 
-    fn group(&self, group: &'a Group, asked: &Asked<'_>, found: &mut Option<&'a Rule>) -> Walk {
+    fn group(&self, group: &'r Group, asked: &Asked<'_>, found: &mut Option<&'r Rule>) -> Walk {
         if found.is_some() {
             return Walk::Stop;
         }
@@ -170,7 +170,7 @@ impl<'a> Evaluator<'a> {
         Walk::On
     }
 
-    fn ruleset(&self, set: &Ruleset, asked: &Asked<'_>, found: &mut Option<&'a Rule>) -> Walk {
+    fn ruleset(&self, set: &Ruleset, asked: &Asked<'_>, found: &mut Option<&'r Rule>) -> Walk {
         if !is_at(set.directions, set.interface.as_deref(), asked) {
             return Walk::On;
         }

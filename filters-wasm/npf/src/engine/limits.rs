@@ -19,6 +19,8 @@ type Key = (RuleId, usize, Option<u128>);
 /// What limits know.
 #[derive(Debug, Default)]
 pub struct Limits {
+    /// Limits of connections, by the rules that have some: what is asked when a connection ends.
+    of: HashMap<RuleId, Vec<Limit>>,
     /// When the next one would be due, in nanoseconds.
     due: HashMap<Key, u64>,
     /// Connections at the moment.
@@ -60,16 +62,23 @@ impl Limits {
         }
     }
 
-    /// A connection of a rule began.
-    pub fn begun(&mut self, rule: &Rule, connection: &Connection) {
-        for key in states(rule, connection) {
+    /// The rules that there are from now on. What is known of those that stay is kept.
+    pub fn configure<'r>(&mut self, rules: impl Iterator<Item = &'r Rule>) {
+        let limited = rules.filter(|r| r.limits.iter().any(|l| matches!(l.of, LimitOf::States(_))));
+        self.of = limited.map(|r| (r.id, r.limits.clone())).collect();
+        self.states.retain(|(rule, ..), _| self.of.contains_key(rule));
+    }
+
+    /// A connection that a rule opened began.
+    pub fn begun(&mut self, connection: &Connection) {
+        for key in keys(&self.of, connection) {
             *self.states.entry(key).or_default() += 1;
         }
     }
 
-    /// A connection of a rule is gone.
-    pub fn ended(&mut self, rule: &Rule, connection: &Connection) {
-        for key in states(rule, connection) {
+    /// It is gone.
+    pub fn ended(&mut self, connection: &Connection) {
+        for key in keys(&self.of, connection) {
             if let Some(n) = self.states.get_mut(&key) {
                 *n -= 1;
                 if *n == 0 {
@@ -80,10 +89,15 @@ impl Limits {
     }
 }
 
-fn states<'a>(rule: &'a Rule, connection: &Connection) -> impl Iterator<Item = Key> + use<'a> {
+/// What a connection counts for.
+fn keys<'a>(of: &'a HashMap<RuleId, Vec<Limit>>, connection: &Connection) -> impl Iterator<Item = Key> + use<'a> {
+    let rule = connection.facts.rule.filter(|_| !of.is_empty());
     let (family, src) = (connection.forward().family(), connection.forward().source());
-    let all = rule.limits.iter().enumerate().filter(|(_, l)| matches!(l.of, LimitOf::States(_)));
-    all.map(move |(i, l)| (rule.id, i, source(l.per_source, family, src)))
+    let limits = rule.and_then(|r| of.get_key_value(&r)).into_iter();
+    limits.flat_map(move |(rule, limits)| {
+        let all = limits.iter().enumerate().filter(|(_, l)| matches!(l.of, LimitOf::States(_)));
+        all.map(move |(i, l)| (*rule, i, source(l.per_source, family, src)))
+    })
 }
 
 fn source(bits: Option<SourceBits>, family: Family, address: u128) -> Option<u128> {

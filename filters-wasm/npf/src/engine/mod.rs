@@ -41,7 +41,8 @@ const EXPIRE_AT_ONCE: usize = 64;
 
 /// An engine of one worker.
 pub struct Engine {
-    config: Arc<Config>,
+    /// There but for the time of a packet, which borrows it: a count that workers share would be changed for each packet.
+    config: Option<Arc<Config>>,
     programs: Programs,
     tables: Tables,
     dynamic: Dynamic,
@@ -58,6 +59,15 @@ pub struct Engine {
     tags: Vec<String>,
     random: Random,
     stats: Stats,
+}
+
+/// Where and when a packet is.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    interface: &'a str,
+    way: Where,
+    interfaces: &'a dyn Interfaces,
+    now: Millis,
 }
 
 /// What is to become of a packet.
@@ -177,6 +187,8 @@ impl Engine {
     pub fn new(config: Arc<Config>, limits: TableLimits, seed: u64, now: Millis) -> Result<Engine, EngineError> {
         let mut random = Random(seed);
         let connections = Connections::new(limits, &config.params, random.next(), now);
+        let mut limits = Limits::default();
+        limits.configure(config.rules());
         Ok(Engine {
             programs: programs(&config)?,
             tables: Tables::new(&config),
@@ -184,14 +196,14 @@ impl Engine {
             fragments: Reassembly::new(FragmentLimits::default()),
             connections,
             ports: PortMap::new(),
-            limits: Limits::default(),
+            limits,
             procedures: Procedures::new(&config, now),
             cursors: HashMap::new(),
             interfaces: Vec::new(),
             tags: Vec::new(),
             random,
             stats: Stats::default(),
-            config,
+            config: Some(config),
         })
     }
 
@@ -202,6 +214,7 @@ impl Engine {
     /// When it cannot be run; then nothing changes.
     pub fn reload(&mut self, config: Arc<Config>, now: Millis) -> Result<(), EngineError> {
         let mut all = programs(&config)?;
+        let old = self.config.clone().unwrap_or_default();
         let (rules, maps, rulesets) = parts(&config);
         self.dynamic.retain(|name, _| rulesets.contains(name.as_str()));
         for rule in self.dynamic.values().flatten() {
@@ -209,9 +222,9 @@ impl Engine {
             all.add(rule).map_err(expression)?;
         }
         let mut tables = Tables::new(&config);
-        tables.keep(&config, &self.tables, &self.config);
+        tables.keep(&config, &self.tables, &old);
         let dynamic: HashSet<RuleId> = self.dynamic.values().flatten().map(|r| r.id).collect();
-        let (limits, ports, old) = (&mut self.limits, &mut self.ports, &self.config);
+        let (limits, ports) = (&mut self.limits, &mut self.ports);
         let procedures = |number: usize| {
             let name = &old.procedures.get(number)?.name;
             config.procedures.iter().position(|p| p.name == *name)
@@ -224,17 +237,18 @@ impl Engine {
                 facts.procedure = facts.procedure.and_then(procedures);
                 (rule && map).then_some(facts)
             },
-            &mut |_, c| gone(c, ports, limits, old, &self.dynamic),
+            &mut |_, c| gone(c, ports, limits),
         );
         self.connections.configure(&config.params);
+        self.limits.configure(config.rules().chain(self.dynamic.values().flatten()));
         (self.programs, self.tables, self.procedures) = (all, tables, Procedures::new(&config, now));
-        self.config = config;
+        self.config = Some(config);
         Ok(())
     }
 
     /// The configuration in force.
-    pub fn config(&self) -> &Config {
-        &self.config
+    pub fn config(&self) -> Arc<Config> {
+        self.config.clone().unwrap_or_default()
     }
 
     /// The connections.
@@ -247,9 +261,23 @@ impl Engine {
         &mut self.tables
     }
 
-    /// The rules of a dynamic ruleset, to be looked at and changed.
-    pub fn dynamic(&mut self) -> &mut Dynamic {
-        &mut self.dynamic
+    /// The rules of dynamic rulesets.
+    pub fn dynamic(&self) -> &Dynamic {
+        &self.dynamic
+    }
+
+    /// Puts rules into a dynamic ruleset, in place of those that are there.
+    ///
+    /// # Errors
+    /// When one cannot be run; then nothing changes.
+    pub fn set_ruleset(&mut self, name: &str, rules: Vec<Rule>) -> Result<(), EngineError> {
+        let mut programs = self.programs.clone();
+        rules.iter().try_for_each(|rule| programs.add(rule)).map_err(expression)?;
+        self.programs = programs;
+        self.dynamic.insert(name.to_owned(), rules);
+        let config = self.config.clone().unwrap_or_default();
+        self.limits.configure(config.rules().chain(self.dynamic.values().flatten()));
+        Ok(())
     }
 
     /// Fragments that wait for others.
@@ -266,8 +294,8 @@ impl Engine {
     pub fn expire(&mut self, now: Millis, most: usize) -> usize {
         self.tables.expire(now);
         self.fragments.expire(now.0);
-        let (limits, ports, config, dynamic) = (&mut self.limits, &mut self.ports, &self.config, &self.dynamic);
-        self.connections.expire(now, most, &mut |_, c| gone(c, ports, limits, config, dynamic))
+        let (limits, ports) = (&mut self.limits, &mut self.ports);
+        self.connections.expire(now, most, &mut |_, c| gone(c, ports, limits))
     }
 
     /// Judges a packet that begins at its IP header, and changes it as translation and procedures say.
@@ -281,7 +309,15 @@ impl Engine {
     ) -> Outcome {
         self.expire(now, EXPIRE_AT_ONCE);
         let mut outcome = Outcome::new();
-        if let Err(fault) = self.judge(bytes, interface, way, interfaces, now, &mut outcome) {
+        let (config, dynamic) = (self.config.take(), std::mem::take(&mut self.dynamic));
+        let at = Place { interface, way, interfaces, now };
+        let judged = match &config {
+            Some(config) => self.judge(config, &dynamic, bytes, &at, &mut outcome),
+            // It is taken here and nowhere else, and always put back.
+            None => Ok(()),
+        };
+        (self.config, self.dynamic) = (config, dynamic);
+        if let Err(fault) = judged {
             outcome.pass = false;
             outcome.fault = Some(fault);
             *self.stats.of(fault) += 1;
@@ -291,19 +327,19 @@ impl Engine {
 
     fn judge(
         &mut self,
+        config: &Config,
+        dynamic: &Dynamic,
         bytes: &mut Vec<u8>,
-        interface: &str,
-        way: Where,
-        interfaces: &dyn Interfaces,
-        now: Millis,
+        place: &Place<'_>,
         outcome: &mut Outcome,
     ) -> Result<(), Fault> {
+        let Place { interface, way, now, .. } = *place;
         let mut packet = Packet::read(bytes).map_err(|_| Fault::Malformed)?;
         let (drop_options, reassembly) = switches(&packet);
-        if packet.options && self.config.params.is_on(drop_options) {
+        if packet.options && config.params.is_on(drop_options) {
             return Err(Fault::Options);
         }
-        if packet.fragment.is_some() && self.config.params.is_on(reassembly) {
+        if packet.fragment.is_some() && config.params.is_on(reassembly) {
             match self.fragments.take(bytes, &packet, now.0) {
                 Assembled::Kept => {
                     self.stats.fragments_kept += 1;
@@ -338,10 +374,10 @@ impl Engine {
             outcome.tag = facts.tag.and_then(|t| self.tags.get(usize::from(t)).cloned());
             self.stats.passed_connections += 1;
         } else {
-            let rule = self.rule(bytes, &packet, interface, way, interfaces, now);
-            decided = rule.clone();
+            let rule = self.rule(config, dynamic, bytes, &packet, place);
+            decided = rule;
             match rule {
-                None if self.config.groups.is_empty() => {}
+                None if config.groups.is_empty() => {}
                 None => return Err(Fault::NoRule),
                 Some(rule) => {
                     outcome.rule = Some(rule.id);
@@ -353,44 +389,44 @@ impl Engine {
                     if let Action::Block(how) = rule.action {
                         self.stats.blocked_rules += 1;
                         outcome.pass = false;
-                        self.procedure(procedure, bytes, &packet, outcome, now);
-                        outcome.reply = answer(how, bytes, &packet, interface, interfaces);
+                        self.procedure(config, procedure, bytes, &packet, outcome, now);
+                        outcome.reply = answer(how, bytes, &packet, place);
                         return Ok(());
                     }
                     self.stats.passed_rules += 1;
                     match (rule.state, known) {
-                        (Some(_), Some((conn, _))) => self.adopt(conn, &rule, &packet, now),
+                        (Some(_), Some((conn, _))) => self.adopt(conn, rule, &packet, now),
                         (Some(stateful), None) => {
-                            known = self.open(bytes, &packet, at, &rule, stateful, now).map(|conn| (conn, true));
+                            known = self.open(config, bytes, &packet, at, rule, stateful, now).map(|conn| (conn, true));
                         }
                         (None, _) => {}
                     }
                 }
             }
         }
-        self.translate(bytes, &packet, interface, way, interfaces, at, &mut known, now)?;
+        self.translate(config, dynamic, bytes, &packet, place, at, &mut known)?;
         outcome.connection = known.and_then(|(conn, _)| self.connections.get(conn)).map(|c| c.state().name());
-        if !self.procedure(procedure, bytes, &packet, outcome, now) {
+        if !self.procedure(config, procedure, bytes, &packet, outcome, now) {
             outcome.pass = false;
             return Err(Fault::Procedure);
         }
         // A rule that keeps no state counts each packet that it lets pass.
         if let Some(rule) = decided.filter(|r| r.state.is_none()) {
-            self.limits.count(&rule, &packet, now);
+            self.limits.count(rule, &packet, now);
         }
         Ok(())
     }
 
     /// The rule that decides, and what limits say of those that would have.
-    fn rule(
+    fn rule<'c>(
         &mut self,
+        config: &'c Config,
+        dynamic: &'c Dynamic,
         bytes: &[u8],
         packet: &Packet,
-        interface: &str,
-        way: Where,
-        interfaces: &dyn Interfaces,
-        now: Millis,
-    ) -> Option<Rule> {
+        place: &Place<'c>,
+    ) -> Option<&'c Rule> {
+        let Place { interface, way, interfaces, now } = *place;
         let over: Cell<Option<Limit>> = Cell::new(None);
         let within = |rule: &Rule| {
             let exceeded = if rule.limits.is_empty() { None } else { self.limits.exceeded(rule, packet, now) };
@@ -399,9 +435,8 @@ impl Engine {
             }
             exceeded.is_none()
         };
-        let evaluator = Evaluator::new(&self.programs, &self.tables, interfaces, &self.dynamic, &within);
-        let asked = Asked { packet, bytes, interface, way, tag: None };
-        let rule = evaluator.decide(&self.config, &asked).cloned();
+        let evaluator = Evaluator::new(&self.programs, &self.tables, interfaces, dynamic, &within);
+        let rule = evaluator.decide(config, &Asked { packet, bytes, interface, way, tag: None });
         if let Some((table, stay)) = over.get().and_then(|l| l.overload) {
             let stay = stay.map(|s| Millis(u64::try_from(s.as_millis()).unwrap_or(u64::MAX)));
             // It may be there already, by a command.
@@ -413,8 +448,10 @@ impl Engine {
     }
 
     /// Opens the connection of a packet that a stateful rule let pass. It passes without one, too.
+    #[allow(clippy::too_many_arguments, reason = "a packet, where it is, and what decided on it")]
     fn open(
         &mut self,
+        config: &Config,
         bytes: &[u8],
         packet: &Packet,
         at: Crossing,
@@ -422,7 +459,7 @@ impl Engine {
         stateful: Stateful,
         now: Millis,
     ) -> Option<ConnId> {
-        let binding = Binding::new(&self.config.params, stateful);
+        let binding = Binding::new(&config.params, stateful);
         let tag = rule.tag.as_ref().map(|tag| number_of(&mut self.tags, tag));
         let mut connection = Connection::open(bytes, packet, at, binding, now)?;
         connection.facts.rule = Some(rule.id);
@@ -439,18 +476,16 @@ impl Engine {
         (facts.rule, facts.procedure, facts.tag) = (Some(rule.id), rule.apply.map(|p| p.0), tag);
         self.limits.count(rule, packet, now);
         if let Some(connection) = self.connections.get(conn) {
-            self.limits.begun(rule, connection);
+            self.limits.begun(connection);
         }
     }
 
     fn insert(&mut self, connection: Connection, now: Millis) -> Option<ConnId> {
-        let (limits, ports, config, dynamic) = (&mut self.limits, &mut self.ports, &self.config, &self.dynamic);
-        match self.connections.insert(connection, now, &mut |_, c| gone(c, ports, limits, config, dynamic)) {
+        let (limits, ports) = (&mut self.limits, &mut self.ports);
+        match self.connections.insert(connection, now, &mut |_, c| gone(c, ports, limits)) {
             Ok(id) => {
-                if let Some(c) = self.connections.get(id)
-                    && let Some(rule) = c.facts.rule.and_then(|r| find_rule(&self.config, &self.dynamic, r))
-                {
-                    self.limits.begun(rule, c);
+                if let Some(c) = self.connections.get(id) {
+                    self.limits.begun(c);
                 }
                 Some(id)
             }
@@ -464,28 +499,28 @@ impl Engine {
     #[allow(clippy::too_many_arguments, reason = "a packet, where it is, and what it belongs to")]
     fn translate(
         &mut self,
+        config: &Config,
+        dynamic: &Dynamic,
         bytes: &mut [u8],
         packet: &Packet,
-        interface: &str,
-        way: Where,
-        interfaces: &dyn Interfaces,
+        place: &Place<'_>,
         at: Crossing,
         known: &mut Option<(ConnId, bool)>,
-        now: Millis,
     ) -> Result<(), Fault> {
+        let Place { interface, way, interfaces, now } = *place;
         if let Some((conn, forward)) = *known
             && self.connections.get(conn).is_some_and(|c| c.nat().is_some())
         {
-            self.translate_known(bytes, packet, conn, forward, at);
+            self.translate_known(config, bytes, packet, conn, forward, at);
             return Ok(());
         }
         // What comes back on a connection that began without a translation has none.
-        if self.config.maps.is_empty() || known.is_some_and(|(_, forward)| !forward) {
+        if config.maps.is_empty() || known.is_some_and(|(_, forward)| !forward) {
             return Ok(());
         }
         let within = |_: &Rule| true;
-        let evaluator = Evaluator::new(&self.programs, &self.tables, interfaces, &self.dynamic, &within);
-        let mut maps = Maps { config: &self.config, tables: &self.tables, interfaces, cursors: &mut self.cursors };
+        let evaluator = Evaluator::new(&self.programs, &self.tables, interfaces, dynamic, &within);
+        let mut maps = Maps { config, tables: &self.tables, interfaces, cursors: &mut self.cursors };
         let (map, kind, address, port) = match maps.plan(packet, interface, way, &evaluator)? {
             None => return Ok(()),
             Some(Plan::Static(change)) => {
@@ -500,7 +535,7 @@ impl Engine {
         let conn = match *known {
             Some((conn, _)) => conn,
             None => {
-                let binding = Binding::new(&self.config.params, Stateful::Interface);
+                let binding = Binding::new(&config.params, Stateful::Interface);
                 let connection = Connection::open(bytes, packet, at, binding, now).ok_or(Fault::NoState)?;
                 self.insert(connection, now).ok_or(Fault::NoState)?
             }
@@ -508,7 +543,7 @@ impl Engine {
         *known = Some((conn, true));
         self.begin_translation(bytes, packet, conn, (map, kind, address, port)).inspect_err(|_| {
             if let Some(c) = self.connections.remove(conn) {
-                gone(&c, &mut self.ports, &mut self.limits, &self.config, &self.dynamic);
+                gone(&c, &mut self.ports, &mut self.limits);
             }
         })
     }
@@ -551,17 +586,11 @@ impl Stats {
 }
 
 /// A connection has ended: its port is free again, and its rule has one less.
-fn gone(connection: &Connection, ports: &mut PortMap, limits: &mut Limits, config: &Config, dynamic: &Dynamic) {
+fn gone(connection: &Connection, ports: &mut PortMap, limits: &mut Limits) {
     if let Some(nat) = connection.nat().filter(|n| n.port_taken) {
         ports.release(Translated { address: nat.translated.0, proto: connection.forward().proto() }, nat.translated.1);
     }
-    if let Some(rule) = connection.facts.rule.and_then(|r| find_rule(config, dynamic, r)) {
-        limits.ended(rule, connection);
-    }
-}
-
-fn find_rule<'a>(config: &'a Config, dynamic: &'a Dynamic, id: RuleId) -> Option<&'a Rule> {
-    config.rules().chain(dynamic.values().flatten()).find(|rule| rule.id == id)
+    limits.ended(connection);
 }
 
 fn programs(config: &Config) -> Result<Programs, EngineError> {
@@ -604,11 +633,11 @@ fn switches(packet: &Packet) -> (Param, Param) {
     }
 }
 
-fn answer(how: Return, bytes: &[u8], packet: &Packet, interface: &str, interfaces: &dyn Interfaces) -> Option<Vec<u8>> {
+fn answer(how: Return, bytes: &[u8], packet: &Packet, place: &Place<'_>) -> Option<Vec<u8>> {
     if how == Return::Nothing || matches!(packet.upper, Upper::Unknown) && packet.fragment.is_some() {
         return None;
     }
-    reply::answer(how, bytes, packet, address_on(interfaces, interface, packet.family))
+    reply::answer(how, bytes, packet, address_on(place.interfaces, place.interface, packet.family))
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014). It spreads a seed that nobody knows; it does not hide it from who sees many

@@ -43,6 +43,7 @@ impl Engine {
     /// Runs a procedure over a packet. False when it drops the packet.
     pub(super) fn procedure(
         &mut self,
+        config: &Config,
         number: Option<usize>,
         bytes: &mut [u8],
         packet: &Packet,
@@ -50,8 +51,7 @@ impl Engine {
         now: Millis,
     ) -> bool {
         let Some(number) = number else { return true };
-        let (Some(procedure), Some(memory)) =
-            (self.config.procedures.get(number), self.procedures.list.get_mut(number))
+        let (Some(procedure), Some(memory)) = (config.procedures.get(number), self.procedures.list.get_mut(number))
         else {
             return true;
         };

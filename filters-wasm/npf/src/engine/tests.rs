@@ -172,10 +172,10 @@ fn the_reference_s_table_of_rules_holds() {
     assert!(!row(&mut e, "10.1.1.3", "10.1.1.1", Where::In), "no state was kept");
     assert!(!row(&mut e, "10.1.1.1", "10.1.1.4", Where::Out));
     // A dynamic rule comes before them, and is final.
-    let block = crate::language::parse_rule("block all", e.config()).unwrap();
-    e.dynamic().insert("test-rules".into(), vec![block]);
+    let block = crate::language::parse_rule("block all", &e.config()).unwrap();
+    e.set_ruleset("test-rules", vec![block]).unwrap();
     assert!(!row(&mut e, "10.1.1.9", "10.1.1.3", Where::Out));
-    e.dynamic().clear();
+    e.set_ruleset("test-rules", Vec::new()).unwrap();
     assert!(row(&mut e, "10.1.1.9", "10.1.1.3", Where::Out));
 }
 

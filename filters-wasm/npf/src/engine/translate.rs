@@ -75,7 +75,7 @@ fn prefix(segment: &Segment) -> Option<Prefix> {
 }
 
 /// Whether a packet is one that a map is for.
-fn is_for(map: &Map, side: Side, packet: &Packet, evaluator: &Evaluator<'_>) -> bool {
+fn is_for(map: &Map, side: Side, packet: &Packet, evaluator: &Evaluator<'_, '_>) -> bool {
     let (segment, address) = match side {
         Side::Src => (&map.inner, packet.src),
         Side::Dst => (&map.outer, packet.dst),
@@ -102,7 +102,7 @@ impl Maps<'_> {
         packet: &Packet,
         interface: &str,
         way: Where,
-        evaluator: &Evaluator<'_>,
+        evaluator: &Evaluator<'_, '_>,
     ) -> Result<Option<Plan>, Fault> {
         let found = self.config.maps.iter().find_map(|item| match item {
             MapItem::Map(map) if map.interface == interface => {
@@ -195,6 +195,7 @@ impl Engine {
     /// Translates a packet of a connection that has a translation, where its map's interface is.
     pub(super) fn translate_known(
         &mut self,
+        config: &Config,
         bytes: &mut [u8],
         packet: &Packet,
         conn: ConnId,
@@ -205,7 +206,7 @@ impl Engine {
         let outward = at.direction == crate::state::Direction::Out;
         // A connection that is bound to no interface is seen on others too, where nothing is translated.
         let here = (outward == (nat.kind == NatKind::Source)) == forward;
-        if !here || self.interface_of(nat.map) != at.interface {
+        if !here || self.interface_of(config, nat.map) != at.interface {
             return;
         }
         if matches!(packet.upper, Upper::Icmp(icmp) if matches!(icmp.class, IcmpClass::Error(_))) {
@@ -222,8 +223,8 @@ impl Engine {
         change(bytes, packet, nat, forward);
     }
 
-    fn interface_of(&self, map: RuleId) -> Option<u16> {
-        let name = self.config.maps.iter().find_map(|item| match item {
+    fn interface_of(&self, config: &Config, map: RuleId) -> Option<u16> {
+        let name = config.maps.iter().find_map(|item| match item {
             MapItem::Map(m) if m.id == map => Some(&m.interface),
             _ => None,
         })?;
