@@ -194,6 +194,7 @@ pub struct Group {
 }
 
 /// What stands in a group.
+#[allow(clippy::large_enum_variant, reason = "nearly all of them are rules")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Item {
     /// A rule.

@@ -100,6 +100,11 @@ impl Programs {
         Ok(all)
     }
 
+    /// The program of an expression, if it is that of a rule.
+    pub fn get(&self, text: &str) -> Option<&Program> {
+        self.programs.get(text)
+    }
+
     /// Compiles the expression of a rule, if it has one.
     ///
     /// # Errors

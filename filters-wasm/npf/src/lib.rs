@@ -11,6 +11,7 @@
 
 pub mod checksum;
 pub mod config;
+pub mod convert;
 mod edit;
 pub mod engine;
 pub mod evaluate;
@@ -19,6 +20,7 @@ pub mod language;
 pub mod nat;
 pub mod packet;
 pub mod params;
+pub mod plan;
 pub mod procedure;
 pub mod replay;
 pub mod reply;

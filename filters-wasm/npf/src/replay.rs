@@ -1,12 +1,13 @@
 //! Replay: packets in, one line for each out, without a daemon.
 //!
-//! A line in is `{"t":seconds,"if":"name","dir":"in|out|forw","pkt":"hex from the IP header"}`. A line out is
+//! A line in is `{"t":seconds,"if":"name","dir":"in|out|forw","pkt":"hex from the IP header"}`, and may have the `tag` that the packet
+//! got where it came in. A line out is
 //! `{"n":1,"verdict":"pass|block|kept","rule":"id or null","conn":"state or null","out":"hex or null","reply":"hex or null"}`:
 //! `out` is the packet after translation and procedures; `kept` is a fragment that waits for others; `why` says why a packet
 //! was blocked though no rule said so; `tag`, `route` and `logs` are there where a rule or a procedure gave one.
 
 use crate::{
-    engine::{Engine, Outcome},
+    engine::{Engine, Outcome, Place},
     evaluate::{Interfaces, Where},
     state::Millis,
 };
@@ -26,6 +27,9 @@ pub struct Line {
     pub dir: Dir,
     /// The packet in hex, from its IP header on.
     pub pkt: String,
+    /// The tag that it got where it came in.
+    #[serde(default)]
+    pub tag: Option<String>,
 }
 
 /// Which way a packet crosses an interface.
@@ -123,13 +127,17 @@ impl<'a> Replay<'a> {
         }
         let mut bytes = unhex(&line.pkt).map_err(LineError::Hex)?;
         let now = Millis((line.t * 1000.0).round() as u64);
-        Ok(self.packet(&mut bytes, &line.interface, line.dir.into(), now))
+        Ok(self.tagged(&mut bytes, &line.interface, line.dir.into(), now, line.tag.as_deref()))
     }
 
     /// Judges a packet.
     pub fn packet(&mut self, bytes: &mut Vec<u8>, interface: &str, way: Where, now: Millis) -> Judged {
+        self.tagged(bytes, interface, way, now, None)
+    }
+
+    fn tagged(&mut self, bytes: &mut Vec<u8>, interface: &str, way: Where, now: Millis, tag: Option<&str>) -> Judged {
         self.n += 1;
-        let outcome = self.engine.handle(bytes, interface, way, self.interfaces, now);
+        let outcome = self.engine.handle(bytes, &Place { interface, way, tag, interfaces: self.interfaces, now });
         let Outcome { pass, kept, rule, fault, connection, reply, tag, route, logs } = outcome;
         Judged {
             n: self.n,

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// The benchmarks, with what keeps all of them together under a quarter of an hour on two processors.
-const BENCHES: [&[&str]; 11] = [
+const BENCHES: [&[&str]; 12] = [
     &["forward", "--runs", "7"],
     &["forward", "--instructions", "--untimed", "--pfil", "none,empty,inet"],
     &["bpf"],
@@ -23,6 +23,7 @@ const BENCHES: [&[&str]; 11] = [
     &["latency"],
     &["host"],
     &["peer"],
+    &["npf"],
 ];
 
 /// Options of `all`.

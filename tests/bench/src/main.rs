@@ -13,6 +13,7 @@ mod host;
 mod latency;
 mod live;
 mod machine;
+mod npf;
 mod peer;
 mod reading;
 mod report;
@@ -59,6 +60,9 @@ enum What {
     /// What the router adds to a packet's way, at parts of the rate that it can do at most and while it is changed; the first packet
     /// after a pause; what an idle router costs. Exits with 1 when a budget is missed.
     Latency(latency::Args),
+    /// What rules, connections and translation of NPF cost by themselves: rules as a plan beside the literal evaluator, packets of
+    /// established connections, new connections. Exits with 1 when a budget is missed. Example: `smpnet-bench npf --rules 10,1000`
+    Npf(npf::Args),
     /// smpnet beside DPDK's testpmd, over memif: packets per second, and their ratio. Root, or user namespaces, and dpdk-testpmd.
     Peer(peer::Args),
     /// What more workers bring: a queue for each, and one queue steered in software. Exits with 1 when a budget is missed.
@@ -84,6 +88,7 @@ fn main() -> ExitCode {
         What::Forward(args) => forward::run(&args, cli.json),
         What::Host(args) => host::run(&args, cli.json),
         What::Latency(args) => latency::run(&args, cli.json),
+        What::Npf(args) => npf::run(&args, cli.json),
         What::Peer(args) => peer::run(&args, cli.json),
         What::Scale(args) => scale::run(&args, cli.json),
         What::Steady(args) => steady::run(&args, cli.json),

@@ -230,7 +230,7 @@ fn every_packet_of_linux_tcp_belongs_to_its_connection(lab: Lab) -> Result<()> {
     check(judged.len() == all.len(), || format!("{} of {} packets", judged.len(), all.len()))?;
     let blocked: Vec<&Value> = judged.iter().filter(|j| j["verdict"] != "pass").collect();
     check(blocked.is_empty(), || format!("{} packets, the first: {}", blocked.len(), blocked[0]))?;
-    let last = judged.iter().zip(&all).filter(|(_, p)| p.bytes[9] == 6).next_back().map(|(j, _)| j["conn"].clone());
+    let last = judged.iter().zip(&all).rfind(|(_, p)| p.bytes[9] == 6).map(|(j, _)| j["conn"].clone());
     check(last.as_ref().is_some_and(|s| s == "TIME_WAIT" || s == "CLOSED"), || format!("it ended as {last:?}"))
 }
 

@@ -8,7 +8,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use smpnet_bpf::Dlt;
 use smpnet_npf::{
-    engine::Engine,
+    convert,
+    engine::{By, Engine},
     evaluate::Where,
     language::{Diagnostics, Disk, Parsed, parse, print as print_config},
     replay::{Judged, Replay},
@@ -35,6 +36,7 @@ const LINE_MAX: u64 = 256 * 1024;
 Examples:
   smpnet npfctl validate npf.conf
   smpnet npfctl replay --config npf.conf --packets packets.jsonl
+  smpnet npfctl convert pf /etc/pf.conf > npf.conf
   smpnet npfctl replay --config npf.conf --packets lan0.pcap --interface lan0 --dir in --address wan0=192.0.2.1"
 )]
 pub struct NpfctlArgs {
@@ -51,6 +53,21 @@ enum Command {
         file: PathBuf,
     },
     Replay(ReplayArgs),
+    /// Convert the firewall of another system; what cannot be carried over is told, and stands in the text as a comment
+    Convert {
+        /// pf: a pf.conf; nft: what `nft -j list ruleset` prints
+        #[arg(value_enum)]
+        from: Foreign,
+        /// The file; - for standard input
+        file: PathBuf,
+    },
+}
+
+/// Whose firewall is converted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Foreign {
+    Pf,
+    Nft,
 }
 
 /// Judge packets by a configuration: one line out for each packet
@@ -79,9 +96,28 @@ struct ReplayArgs {
     /// An address that an interface has, for ifaddrs() and answers; as often as there are some
     #[arg(long, value_name = "NAME=ADDRESS", value_parser = address)]
     address: Vec<(String, IpAddr)>,
+    /// What finds the rule: the daemon's decision structures, or the literal evaluator, rule by rule
+    #[arg(long, value_enum, default_value = "plan")]
+    engine: Rules,
     /// Where random numbers begin: translated ports are the same for the same number
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+}
+
+/// What finds the rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Rules {
+    Plan,
+    Reference,
+}
+
+impl From<Rules> for By {
+    fn from(rules: Rules) -> By {
+        match rules {
+            Rules::Plan => By::Plan,
+            Rules::Reference => By::Literal,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -111,6 +147,7 @@ pub fn run(cx: &Context, args: &NpfctlArgs) -> Result<Output, Failure> {
     match &args.command {
         Command::Validate { file } => validate(file),
         Command::Replay(args) => replay(cx, args),
+        Command::Convert { from, file } => convert(*from, file),
     }
 }
 
@@ -123,15 +160,33 @@ fn validate(file: &Path) -> Result<Output, Failure> {
     Ok(Output::new(text, json))
 }
 
-/// Reads and parses a configuration.
-fn read(file: &Path) -> Result<Parsed, Failure> {
+fn convert(from: Foreign, file: &Path) -> Result<Output, Failure> {
+    let (name, text) = text_of(file)?;
+    let converted = match from {
+        Foreign::Pf => convert::pf(&text),
+        Foreign::Nft => convert::nft(&text).map_err(|e| Failure::new(format!("{name}: {e}")))?,
+    };
+    for note in &converted.notes {
+        eprintln!("{name}: {note}");
+    }
+    let json = json!({ "text": converted.text, "notes": converted.notes });
+    Ok(Output::new(converted.text, json))
+}
+
+/// A file's name in messages, and what is in it.
+fn text_of(file: &Path) -> Result<(String, String), Failure> {
     let is_stdin = file == Path::new("-");
     let (name, text) = if is_stdin {
         ("stdin".to_owned(), std::io::read_to_string(std::io::stdin()))
     } else {
         (file.display().to_string(), std::fs::read_to_string(file))
     };
-    let text = text.map_err(|e| Failure::new(format!("{name}: {e}")))?;
+    text.map(|text| (name.clone(), text)).map_err(|e| Failure::new(format!("{name}: {e}")))
+}
+
+/// Reads and parses a configuration.
+fn read(file: &Path) -> Result<Parsed, Failure> {
+    let (name, text) = text_of(file)?;
     parse(&name, &text, &Disk).map_err(|found| {
         let n = found.errors().count();
         let summary = if n == 1 { "1 error".to_owned() } else { format!("{n} errors") };
@@ -154,8 +209,9 @@ fn replay(cx: &Context, args: &ReplayArgs) -> Result<Output, Failure> {
     for (name, address) in &args.address {
         interfaces.entry(name.clone()).or_default().push(*address);
     }
-    let engine = Engine::new(Arc::new(config), Limits::default(), args.seed, Millis(0))
+    let mut engine = Engine::new(Arc::new(config), &interfaces, Limits::default(), args.seed, Millis(0))
         .map_err(|e| Failure::new(format!("{}: {e}", args.config.display())))?;
+    engine.look_up_by(args.engine.into());
     let mut replay = Replay::new(engine, &interfaces);
     let mut out = Lines { out: std::io::stdout().lock(), json: cx.json };
     let name = args.packets.display();

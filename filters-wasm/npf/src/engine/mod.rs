@@ -23,6 +23,7 @@ use crate::{
     },
     packet::{Packet, Upper},
     params::Key as Param,
+    plan::{self, Plan, RuleIndex},
     reply,
     state::{Binding, ConnId, Connection, Connections, Crossing, Direction, Inspect, Limits as TableLimits, Millis},
     tables::{Tables, host},
@@ -34,18 +35,17 @@ use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
-use translate::{Maps, Plan, address_on};
+use translate::{Maps, Translation, address_on};
 
 /// Entries that are looked at, at most, when expired connections are removed beside a packet.
 const EXPIRE_AT_ONCE: usize = 64;
 
 /// An engine of one worker.
 pub struct Engine {
-    /// There but for the time of a packet, which borrows it: a count that workers share would be changed for each packet.
-    config: Option<Arc<Config>>,
-    programs: Programs,
+    /// There but for the time of a packet, which borrows it.
+    in_force: Option<Box<InForce>>,
+    by: By,
     tables: Tables,
-    dynamic: Dynamic,
     fragments: Reassembly,
     connections: Connections,
     ports: PortMap,
@@ -61,13 +61,47 @@ pub struct Engine {
     stats: Stats,
 }
 
+/// What rules are looked up by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum By {
+    /// Decision structures.
+    #[default]
+    Plan,
+    /// The literal evaluator, rule by rule.
+    Literal,
+}
+
+/// The rules that are in force, and what was made of them.
+struct InForce {
+    config: Arc<Config>,
+    dynamic: Dynamic,
+    programs: Programs,
+    plan: Plan,
+    /// By the plan's numbers.
+    rules: Vec<Rule>,
+}
+
+impl InForce {
+    fn new(config: Arc<Config>, dynamic: Dynamic, programs: Programs, interfaces: &dyn Interfaces) -> Box<InForce> {
+        let plan = Plan::new(&config, &programs, interfaces, &dynamic);
+        let rules = plan::rules(&config, &dynamic).into_iter().cloned().collect();
+        Box::new(InForce { config, dynamic, programs, plan, rules })
+    }
+}
+
 /// Where and when a packet is.
 #[derive(Clone, Copy)]
-struct Place<'a> {
-    interface: &'a str,
-    way: Where,
-    interfaces: &'a dyn Interfaces,
-    now: Millis,
+pub struct Place<'a> {
+    /// The interface that it crosses.
+    pub interface: &'a str,
+    /// Which way.
+    pub way: Where,
+    /// The tag that it got where it came in.
+    pub tag: Option<&'a str>,
+    /// Addresses of all interfaces.
+    pub interfaces: &'a dyn Interfaces,
+    /// The time, never less than before.
+    pub now: Millis,
 }
 
 /// What is to become of a packet.
@@ -180,19 +214,25 @@ pub enum EngineError {
 }
 
 impl Engine {
-    /// An engine for a configuration. `seed` begins the random numbers: one that nobody can guess, but in tests.
+    /// An engine for a configuration. Addresses of interfaces that rules name are those of now, until
+    /// [`Engine::readdress`]. `seed` begins the random numbers: one that nobody can guess, but in tests.
     ///
     /// # Errors
     /// When the configuration cannot be run.
-    pub fn new(config: Arc<Config>, limits: TableLimits, seed: u64, now: Millis) -> Result<Engine, EngineError> {
+    pub fn new(
+        config: Arc<Config>,
+        interfaces: &dyn Interfaces,
+        limits: TableLimits,
+        seed: u64,
+        now: Millis,
+    ) -> Result<Engine, EngineError> {
         let mut random = Random(seed);
         let connections = Connections::new(limits, &config.params, random.next(), now);
         let mut limits = Limits::default();
         limits.configure(config.rules());
         Ok(Engine {
-            programs: programs(&config)?,
             tables: Tables::new(&config),
-            dynamic: Dynamic::new(),
+            by: By::default(),
             fragments: Reassembly::new(FragmentLimits::default()),
             connections,
             ports: PortMap::new(),
@@ -203,7 +243,7 @@ impl Engine {
             tags: Vec::new(),
             random,
             stats: Stats::default(),
-            config: Some(config),
+            in_force: Some(InForce::new(config.clone(), Dynamic::new(), programs(&config)?, interfaces)),
         })
     }
 
@@ -212,18 +252,16 @@ impl Engine {
     ///
     /// # Errors
     /// When it cannot be run; then nothing changes.
-    pub fn reload(&mut self, config: Arc<Config>, now: Millis) -> Result<(), EngineError> {
+    pub fn reload(&mut self, config: Arc<Config>, interfaces: &dyn Interfaces, now: Millis) -> Result<(), EngineError> {
         let mut all = programs(&config)?;
-        let old = self.config.clone().unwrap_or_default();
+        let (old, mut kept) = (self.config(), self.dynamic().clone());
         let (rules, maps, rulesets) = parts(&config);
-        self.dynamic.retain(|name, _| rulesets.contains(name.as_str()));
-        for rule in self.dynamic.values().flatten() {
-            // It was compiled before.
-            all.add(rule).map_err(expression)?;
-        }
+        kept.retain(|name, _| rulesets.contains(name.as_str()));
+        // They were compiled before.
+        kept.values().flatten().try_for_each(|rule| all.add(rule)).map_err(expression)?;
         let mut tables = Tables::new(&config);
         tables.keep(&config, &self.tables, &old);
-        let dynamic: HashSet<RuleId> = self.dynamic.values().flatten().map(|r| r.id).collect();
+        let dynamic: HashSet<RuleId> = kept.values().flatten().map(|r| r.id).collect();
         let (limits, ports) = (&mut self.limits, &mut self.ports);
         let procedures = |number: usize| {
             let name = &old.procedures.get(number)?.name;
@@ -240,15 +278,55 @@ impl Engine {
             &mut |_, c| gone(c, ports, limits),
         );
         self.connections.configure(&config.params);
-        self.limits.configure(config.rules().chain(self.dynamic.values().flatten()));
-        (self.programs, self.tables, self.procedures) = (all, tables, Procedures::new(&config, now));
-        self.config = Some(config);
+        self.limits.configure(config.rules().chain(kept.values().flatten()));
+        (self.tables, self.procedures) = (tables, Procedures::new(&config, now));
+        self.in_force = Some(InForce::new(config, kept, all, interfaces));
         Ok(())
+    }
+
+    /// The addresses of interfaces have changed. Those that `inet4` and `inet6` stand for stay as they were only as long
+    /// as who calls keeps them so.
+    pub fn readdress(&mut self, interfaces: &dyn Interfaces) {
+        if let Some(old) = self.in_force.take() {
+            let InForce { config, dynamic, programs, .. } = *old;
+            self.in_force = Some(InForce::new(config, dynamic, programs, interfaces));
+        }
+    }
+
+    /// Looks rules up in another way.
+    pub fn look_up_by(&mut self, by: By) {
+        self.by = by;
     }
 
     /// The configuration in force.
     pub fn config(&self) -> Arc<Config> {
-        self.config.clone().unwrap_or_default()
+        self.in_force.as_ref().map(|f| f.config.clone()).unwrap_or_default()
+    }
+
+    /// The rules of dynamic rulesets.
+    pub fn dynamic(&self) -> &Dynamic {
+        static NONE: std::sync::LazyLock<Dynamic> = std::sync::LazyLock::new(Dynamic::new);
+        self.in_force.as_ref().map_or(&NONE, |f| &f.dynamic)
+    }
+
+    /// Puts rules into a dynamic ruleset, in place of those that are there.
+    ///
+    /// # Errors
+    /// When one cannot be run; then nothing changes.
+    pub fn set_ruleset(
+        &mut self,
+        name: &str,
+        rules: Vec<Rule>,
+        interfaces: &dyn Interfaces,
+    ) -> Result<(), EngineError> {
+        let Some(old) = &self.in_force else { return Ok(()) };
+        let mut programs = old.programs.clone();
+        rules.iter().try_for_each(|rule| programs.add(rule)).map_err(expression)?;
+        let (config, mut dynamic) = (old.config.clone(), old.dynamic.clone());
+        dynamic.insert(name.to_owned(), rules);
+        self.limits.configure(config.rules().chain(dynamic.values().flatten()));
+        self.in_force = Some(InForce::new(config, dynamic, programs, interfaces));
+        Ok(())
     }
 
     /// The connections.
@@ -259,25 +337,6 @@ impl Engine {
     /// The tables, to be looked at and changed.
     pub fn tables(&mut self) -> &mut Tables {
         &mut self.tables
-    }
-
-    /// The rules of dynamic rulesets.
-    pub fn dynamic(&self) -> &Dynamic {
-        &self.dynamic
-    }
-
-    /// Puts rules into a dynamic ruleset, in place of those that are there.
-    ///
-    /// # Errors
-    /// When one cannot be run; then nothing changes.
-    pub fn set_ruleset(&mut self, name: &str, rules: Vec<Rule>) -> Result<(), EngineError> {
-        let mut programs = self.programs.clone();
-        rules.iter().try_for_each(|rule| programs.add(rule)).map_err(expression)?;
-        self.programs = programs;
-        self.dynamic.insert(name.to_owned(), rules);
-        let config = self.config.clone().unwrap_or_default();
-        self.limits.configure(config.rules().chain(self.dynamic.values().flatten()));
-        Ok(())
     }
 
     /// Fragments that wait for others.
@@ -299,24 +358,16 @@ impl Engine {
     }
 
     /// Judges a packet that begins at its IP header, and changes it as translation and procedures say.
-    pub fn handle(
-        &mut self,
-        bytes: &mut Vec<u8>,
-        interface: &str,
-        way: Where,
-        interfaces: &dyn Interfaces,
-        now: Millis,
-    ) -> Outcome {
-        self.expire(now, EXPIRE_AT_ONCE);
+    pub fn handle(&mut self, bytes: &mut Vec<u8>, place: &Place<'_>) -> Outcome {
+        self.expire(place.now, EXPIRE_AT_ONCE);
         let mut outcome = Outcome::new();
-        let (config, dynamic) = (self.config.take(), std::mem::take(&mut self.dynamic));
-        let at = Place { interface, way, interfaces, now };
-        let judged = match &config {
-            Some(config) => self.judge(config, &dynamic, bytes, &at, &mut outcome),
-            // It is taken here and nowhere else, and always put back.
-            None => Ok(()),
+        let in_force = self.in_force.take();
+        let judged = match &in_force {
+            Some(in_force) => self.judge(in_force, bytes, place, &mut outcome),
+            // It is taken here and nowhere else for longer than a line, and always put back.
+            None => Err(Fault::NoRule),
         };
-        (self.config, self.dynamic) = (config, dynamic);
+        self.in_force = in_force;
         if let Err(fault) = judged {
             outcome.pass = false;
             outcome.fault = Some(fault);
@@ -327,12 +378,12 @@ impl Engine {
 
     fn judge(
         &mut self,
-        config: &Config,
-        dynamic: &Dynamic,
+        in_force: &InForce,
         bytes: &mut Vec<u8>,
         place: &Place<'_>,
         outcome: &mut Outcome,
     ) -> Result<(), Fault> {
+        let config = &*in_force.config;
         let Place { interface, way, now, .. } = *place;
         let mut packet = Packet::read(bytes).map_err(|_| Fault::Malformed)?;
         let (drop_options, reassembly) = switches(&packet);
@@ -374,14 +425,14 @@ impl Engine {
             outcome.tag = facts.tag.and_then(|t| self.tags.get(usize::from(t)).cloned());
             self.stats.passed_connections += 1;
         } else {
-            let rule = self.rule(config, dynamic, bytes, &packet, place);
+            let rule = self.rule(in_force, bytes, &packet, place);
             decided = rule;
             match rule {
                 None if config.groups.is_empty() => {}
                 None => return Err(Fault::NoRule),
                 Some(rule) => {
                     outcome.rule = Some(rule.id);
-                    outcome.tag = rule.tag.clone();
+                    outcome.tag = rule.tag.clone().or_else(|| place.tag.map(str::to_owned));
                     procedure = rule.apply.map(|p| p.0);
                     if rule.log {
                         outcome.logs.push(procedures::DEFAULT_LOG.into());
@@ -404,7 +455,7 @@ impl Engine {
                 }
             }
         }
-        self.translate(config, dynamic, bytes, &packet, place, at, &mut known)?;
+        self.translate(in_force, bytes, &packet, place, at, &mut known)?;
         outcome.connection = known.and_then(|(conn, _)| self.connections.get(conn)).map(|c| c.state().name());
         if !self.procedure(config, procedure, bytes, &packet, outcome, now) {
             outcome.pass = false;
@@ -420,13 +471,12 @@ impl Engine {
     /// The rule that decides, and what limits say of those that would have.
     fn rule<'c>(
         &mut self,
-        config: &'c Config,
-        dynamic: &'c Dynamic,
+        in_force: &'c InForce,
         bytes: &[u8],
         packet: &Packet,
         place: &Place<'c>,
     ) -> Option<&'c Rule> {
-        let Place { interface, way, interfaces, now } = *place;
+        let Place { interface, way, interfaces, now, .. } = *place;
         let over: Cell<Option<Limit>> = Cell::new(None);
         let within = |rule: &Rule| {
             let exceeded = if rule.limits.is_empty() { None } else { self.limits.exceeded(rule, packet, now) };
@@ -435,8 +485,15 @@ impl Engine {
             }
             exceeded.is_none()
         };
-        let evaluator = Evaluator::new(&self.programs, &self.tables, interfaces, dynamic, &within);
-        let rule = evaluator.decide(config, &Asked { packet, bytes, interface, way, tag: None });
+        let InForce { config, dynamic, programs, plan, rules } = in_force;
+        let asked = Asked { packet, bytes, interface, way, tag: place.tag };
+        let rule = match self.by {
+            By::Plan => {
+                let by_number = |index: RuleIndex| rules.get(index.0 as usize).is_some_and(within);
+                plan.decide(&asked, &self.tables, &by_number).and_then(|index| rules.get(index.0 as usize))
+            }
+            By::Literal => Evaluator::new(programs, &self.tables, interfaces, dynamic, &within).decide(config, &asked),
+        };
         if let Some((table, stay)) = over.get().and_then(|l| l.overload) {
             let stay = stay.map(|s| Millis(u64::try_from(s.as_millis()).unwrap_or(u64::MAX)));
             // It may be there already, by a command.
@@ -499,15 +556,15 @@ impl Engine {
     #[allow(clippy::too_many_arguments, reason = "a packet, where it is, and what it belongs to")]
     fn translate(
         &mut self,
-        config: &Config,
-        dynamic: &Dynamic,
+        in_force: &InForce,
         bytes: &mut [u8],
         packet: &Packet,
         place: &Place<'_>,
         at: Crossing,
         known: &mut Option<(ConnId, bool)>,
     ) -> Result<(), Fault> {
-        let Place { interface, way, interfaces, now } = *place;
+        let Place { interface, way, interfaces, now, .. } = *place;
+        let InForce { config, dynamic, programs, .. } = in_force;
         if let Some((conn, forward)) = *known
             && self.connections.get(conn).is_some_and(|c| c.nat().is_some())
         {
@@ -519,18 +576,18 @@ impl Engine {
             return Ok(());
         }
         let within = |_: &Rule| true;
-        let evaluator = Evaluator::new(&self.programs, &self.tables, interfaces, dynamic, &within);
+        let evaluator = Evaluator::new(programs, &self.tables, interfaces, dynamic, &within);
         let mut maps = Maps { config, tables: &self.tables, interfaces, cursors: &mut self.cursors };
         let (map, kind, address, port) = match maps.plan(packet, interface, way, &evaluator)? {
             None => return Ok(()),
-            Some(Plan::Static(change)) => {
+            Some(Translation::Static(change)) => {
                 rewrite(bytes, packet, change);
                 return Ok(());
             }
-            Some(Plan::Npt(npt, way)) => {
+            Some(Translation::Npt(npt, way)) => {
                 return if npt.rewrite(bytes, packet, way) { Ok(()) } else { Err(Fault::NoAddress) };
             }
-            Some(Plan::Dynamic { map, kind, address, port }) => (map, kind, address, port),
+            Some(Translation::Dynamic { map, kind, address, port }) => (map, kind, address, port),
         };
         let conn = match *known {
             Some((conn, _)) => conn,

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     checksum,
+    evaluate::NoInterfaces,
     language::{NoFiles, parse},
     packet::{address_of, number_of as address_number, proto},
     replay::{Replay, hex},
@@ -14,7 +15,7 @@ type Addresses = HashMap<String, Vec<IpAddr>>;
 
 fn engine(conf: &str) -> Engine {
     let parsed = parse("test.conf", conf, &NoFiles).unwrap_or_else(|e| panic!("{e}"));
-    Engine::new(Arc::new(parsed.config), TableLimits::default(), 1, Millis(0)).unwrap()
+    Engine::new(Arc::new(parsed.config), &NoInterfaces, TableLimits::default(), 1, Millis(0)).unwrap()
 }
 
 fn a(text: &str) -> IpAddr {
@@ -56,7 +57,8 @@ fn pass_at(engine: &mut Engine, interface: &str, way: Where, bytes: &[u8], ms: u
         ("npftest1".to_owned(), vec![a("10.1.1.254")]),
     ]
     .into();
-    let outcome = engine.handle(&mut bytes, interface, way, &interfaces, Millis(ms));
+    let outcome =
+        engine.handle(&mut bytes, &Place { interface, way, tag: None, interfaces: &interfaces, now: Millis(ms) });
     if outcome.pass && !outcome.kept {
         assert!(is_right(&bytes), "checksums of {}", hex(&bytes));
     }
@@ -173,9 +175,9 @@ fn the_reference_s_table_of_rules_holds() {
     assert!(!row(&mut e, "10.1.1.1", "10.1.1.4", Where::Out));
     // A dynamic rule comes before them, and is final.
     let block = crate::language::parse_rule("block all", &e.config()).unwrap();
-    e.set_ruleset("test-rules", vec![block]).unwrap();
+    e.set_ruleset("test-rules", vec![block], &NoInterfaces).unwrap();
     assert!(!row(&mut e, "10.1.1.9", "10.1.1.3", Where::Out));
-    e.set_ruleset("test-rules", Vec::new()).unwrap();
+    e.set_ruleset("test-rules", Vec::new(), &NoInterfaces).unwrap();
     assert!(row(&mut e, "10.1.1.9", "10.1.1.3", Where::Out));
 }
 
@@ -228,20 +230,25 @@ fn ports_run_out_and_are_free_again_when_their_connections_end() {
     assert!(send(&mut e, 6, 11_000).pass, "the first four have expired");
 }
 
+fn at(engine: &mut Engine, bytes: &mut Vec<u8>, way: Where) -> Outcome {
+    let place = Place { interface: "npftest0", way, tag: None, interfaces: &NoInterfaces, now: Millis(0) };
+    engine.handle(bytes, &place)
+}
+
 #[test]
 fn protocols_without_ports_are_translated_by_their_addresses() {
     let mut e = engine("map npftest0 dynamic 10.1.1.0/24 -> 192.0.2.1\ngroup default { pass stateful out all }");
     for number in [proto::ESP, proto::GRE, proto::AH, proto::SCTP] {
         let sent = ip("10.1.1.1", "198.51.100.1", number, &[7; 40]);
         let mut bytes = sent.clone();
-        assert!(e.handle(&mut bytes, "npftest0", Where::Forward, &crate::evaluate::NoInterfaces, Millis(0)).pass);
+        assert!(at(&mut e, &mut bytes, Where::Forward).pass);
         assert_eq!(ends(&bytes)[0].0, a("192.0.2.1"), "protocol {number}");
         let mut back = ip("198.51.100.1", "192.0.2.1", number, &[8, 7, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0]);
         if number == proto::SCTP {
             // The answer's ports are those of the first packet, the other way round.
             back[20..24].copy_from_slice(&[7, 7, 7, 7]);
         }
-        assert!(e.handle(&mut back, "npftest0", Where::In, &crate::evaluate::NoInterfaces, Millis(1)).pass, "{number}");
+        assert!(at(&mut e, &mut back, Where::In).pass, "{number}");
         assert_eq!(ends(&back)[1].0, a("10.1.1.1"), "protocol {number}");
     }
 }
@@ -349,12 +356,27 @@ fn a_reload_keeps_connections_whose_rule_and_map_are_still_there() {
     let seen = pass(&mut e, "npftest0", Where::Forward, &udp(("10.1.1.1", 5), ("198.51.100.1", 53), b"")).unwrap();
     let entry = host(Family::V4, address_number(a("203.0.113.1")));
     e.tables().add(crate::config::TableId(0), entry, Millis(0), None).unwrap();
-    e.reload(config(&conf("block in from <t>\n block in all")), Millis(1)).unwrap();
+    e.reload(config(&conf("block in from <t>\n block in all")), &NoInterfaces, Millis(1)).unwrap();
     let back = udp(("198.51.100.1", 53), ("192.0.2.1", ends(&seen)[0].1), b"");
     assert_eq!(ends(&pass(&mut e, "npftest0", Where::In, &back).unwrap())[1], (a("10.1.1.1"), 5));
     assert_eq!(e.tables().entries(crate::config::TableId(0)).len(), 1);
-    e.reload(config("group default { pass stateful out proto udp all\n block in all }"), Millis(2)).unwrap();
+    e.reload(config("group default { pass stateful out proto udp all\n block in all }"), &NoInterfaces, Millis(2))
+        .unwrap();
     assert_eq!((e.connections().len(), pass(&mut e, "npftest0", Where::In, &back)), (0, None));
+}
+
+#[test]
+fn a_tag_that_a_packet_got_where_it_came_in_is_seen_where_it_leaves() {
+    let interfaces = Addresses::new();
+    let rules =
+        "group default { pass in final on lan0 all tag \"lan\"\n pass forw final all tagged \"lan\"\n block all }";
+    let mut replay = Replay::new(engine(rules), &interfaces);
+    let packet = hex(&udp(("10.1.1.1", 5), ("198.51.100.1", 53), b""));
+    let mut line = |more: &str, dir: &str, interface: &str| {
+        replay.line(&format!(r#"{{"if":"{interface}","dir":"{dir}","pkt":"{packet}"{more}}}"#)).unwrap()
+    };
+    assert_eq!(line("", "in", "lan0").tag.as_deref(), Some("lan"));
+    assert_eq!([r#","tag":"lan""#, ""].map(|tag| line(tag, "forw", "wan0").verdict), ["pass", "block"]);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::{
 use std::collections::HashMap;
 
 /// What is to be done with a packet that a map is for.
-pub(super) enum Plan {
+pub(super) enum Translation {
     /// Nothing is remembered.
     Static(Change),
     /// RFC 6296.
@@ -103,7 +103,7 @@ impl Maps<'_> {
         interface: &str,
         way: Where,
         evaluator: &Evaluator<'_, '_>,
-    ) -> Result<Option<Plan>, Fault> {
+    ) -> Result<Option<Translation>, Fault> {
         let found = self.config.maps.iter().find_map(|item| match item {
             MapItem::Map(map) if map.interface == interface => {
                 side(map, way).filter(|side| is_for(map, *side, packet, evaluator)).map(|side| (map, side))
@@ -117,7 +117,7 @@ impl Maps<'_> {
         if map.algo == Some(MapAlgo::Npt66) {
             let pair = prefix(&map.inner).zip(prefix(&map.outer)).and_then(|(i, o)| Npt66::new(i, o));
             let npt = pair.ok_or(Fault::NoAddress)?;
-            return Ok(Some(Plan::Npt(npt, if side == Side::Src { Way::Out } else { Way::In })));
+            return Ok(Some(Translation::Npt(npt, if side == Side::Src { Way::Out } else { Way::In })));
         }
         let pool = pool(target, self.tables, self.interfaces);
         let address = match map.algo {
@@ -129,10 +129,10 @@ impl Maps<'_> {
         };
         let address = address.ok_or(Fault::NoAddress)?;
         if map.is_static {
-            return Ok(Some(Plan::Static(Change { side, address: Some(address), port_or_id: None })));
+            return Ok(Some(Translation::Static(Change { side, address: Some(address), port_or_id: None })));
         }
         let kind = if side == Side::Src { NatKind::Source } else { NatKind::Destination };
-        Ok(Some(Plan::Dynamic { map: map.id, kind, address, port: self.port(map, side, packet) }))
+        Ok(Some(Translation::Dynamic { map: map.id, kind, address, port: self.port(map, side, packet) }))
     }
 
     fn port(&self, map: &Map, side: Side, packet: &Packet) -> Port {

@@ -59,7 +59,7 @@ impl<'b> Piece<'b> {
         if piece.data.is_empty() && !piece.is_everything() {
             return Err(Why::Empty);
         }
-        if piece.more && piece.data.len() % 8 != 0 {
+        if piece.more && !piece.data.len().is_multiple_of(8) {
             return Err(Why::Unaligned);
         }
         if fixed + piece.end() > MAX_LENGTH {

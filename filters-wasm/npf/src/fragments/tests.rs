@@ -169,9 +169,11 @@ fn what_is_no_fragment_is_given_back() {
     assert_eq!(*reassembly.counters(), Counters::default());
 }
 
-/// Pieces from byte to byte, a letter each for their data, `.` for the last one, and what comes of them. Data that is
-/// right is `a`.
-const CASES: &[(&[(usize, usize, char, bool)], &str)] = &[
+/// From byte to byte, a letter for its data, and whether more follows.
+type Sent = (usize, usize, char, bool);
+
+/// Pieces in the order in which they come, and what comes of them. Data that is right is `a`.
+const CASES: &[(&[Sent], &str)] = &[
     (&[(0, 16, 'a', true), (16, 20, 'a', false)], "kept whole"),
     (&[(0, 16, 'a', true), (0, 16, 'a', true), (16, 20, 'a', false)], "kept Duplicate whole"),
     (&[(16, 20, 'a', false), (16, 20, 'a', false), (0, 16, 'a', true)], "kept Duplicate whole"),

@@ -1,7 +1,7 @@
 //! NPF: configurations, packets, and lines of packets.
 
 use smpnet_npf::{
-    engine::Engine,
+    engine::{Engine, Place},
     evaluate::{NoInterfaces, Where},
     language::{NoFiles, parse, print},
     replay::Replay,
@@ -51,7 +51,9 @@ pub fn npf_config(data: &[u8]) {
 pub fn npf_packets(data: &[u8]) {
     let Ok(parsed) = parse("npf.conf", CONFIG, &NoFiles) else { panic!("the configuration of this target") };
     let limits = Limits { capacity: 8, half_open_percent: 50 };
-    let Ok(mut engine) = Engine::new(Arc::new(parsed.config), limits, 1, Millis(0)) else { panic!("its engine") };
+    let Ok(mut engine) = Engine::new(Arc::new(parsed.config), &NoInterfaces, limits, 1, Millis(0)) else {
+        panic!("its engine")
+    };
     let (mut rest, mut now) = (data, 0);
     while let [len, place, more @ ..] = rest {
         let (bytes, left) = more.split_at(more.len().min(usize::from(*len)));
@@ -59,7 +61,9 @@ pub fn npf_packets(data: &[u8]) {
         now += u64::from(place >> 4) * 1000;
         let way = [Where::In, Where::Out, Where::Forward][usize::from(place >> 1) % 3];
         let mut bytes = bytes.to_vec();
-        engine.handle(&mut bytes, if place & 1 == 0 { "eth0" } else { "eth1" }, way, &NoInterfaces, Millis(now));
+        let interface = if place & 1 == 0 { "eth0" } else { "eth1" };
+        let place = Place { interface, way, tag: None, interfaces: &NoInterfaces, now: Millis(now) };
+        engine.handle(&mut bytes, &place);
     }
     assert!(engine.connections().len() <= 8);
 }
@@ -67,7 +71,7 @@ pub fn npf_packets(data: &[u8]) {
 /// Lines of a file of packets.
 pub fn npf_lines(data: &[u8]) {
     let Ok(parsed) = parse("npf.conf", CONFIG, &NoFiles) else { panic!("the configuration of this target") };
-    let Ok(engine) = Engine::new(Arc::new(parsed.config), Limits::default(), 1, Millis(0)) else {
+    let Ok(engine) = Engine::new(Arc::new(parsed.config), &NoInterfaces, Limits::default(), 1, Millis(0)) else {
         panic!("its engine")
     };
     let mut replay = Replay::new(engine, &NoInterfaces);
