@@ -39,6 +39,8 @@ struct Contents {
     kind: TableKind,
     timeout: Option<Millis>,
     entries: HashMap<TableEntry, Entry>,
+    /// Some entry may have a time at which it goes.
+    timed: bool,
     /// How many prefixes of each length there are, by family, so that a look-up tries only lengths that are there.
     lengths: [BTreeMap<u8, usize>; 2],
 }
@@ -68,6 +70,7 @@ impl Tables {
                 && let Some((_, contents)) = of.tables.iter().zip(&old.list).find(same)
             {
                 (table.entries, table.lengths) = (contents.entries.clone(), contents.lengths.clone());
+                table.timed = contents.timed;
             }
         }
     }
@@ -102,6 +105,7 @@ impl Tables {
         let table = self.changeable(table)?;
         table.check(&entry)?;
         let until = stay.or(table.timeout).map(|t| now.after(t.0));
+        table.timed |= until.is_some();
         match table.entries.get_mut(&entry) {
             // Adding again is how an entry is kept.
             Some(known) if known.until.is_some() => known.until = until,
@@ -134,9 +138,10 @@ impl Tables {
     /// Removes entries whose time has come. Returns how many.
     pub fn expire(&mut self, now: Millis) -> usize {
         let mut gone = 0;
-        for table in &mut self.list {
+        for table in self.list.iter_mut().filter(|t| t.timed) {
             let over: Vec<TableEntry> =
                 table.entries.iter().filter(|(_, e)| e.until.is_some_and(|u| u <= now)).map(|(k, _)| *k).collect();
+            table.timed = table.entries.values().any(|e| e.until.is_some_and(|u| u > now));
             gone += over.iter().filter(|entry| table.take(entry)).count();
         }
         gone
@@ -171,6 +176,7 @@ impl Contents {
             kind: table.kind,
             timeout,
             entries: HashMap::with_capacity(table.entries.len()),
+            timed: false,
             lengths: Default::default(),
         };
         // What a file says stays until the next one.

@@ -37,8 +37,11 @@ use std::{
 };
 use translate::{Maps, Translation, address_on};
 
-/// Entries that are looked at, at most, when expired connections are removed beside a packet.
+/// Connections that are looked at, at most, when expired ones are removed beside a packet.
 const EXPIRE_AT_ONCE: usize = 64;
+/// Milliseconds between two looks, where the one before left nothing; and the same for tables, which are looked through whole.
+const SWEEP: u64 = 64;
+const SWEEP_TABLES: u64 = 1000;
 
 /// An engine of one worker.
 pub struct Engine {
@@ -59,6 +62,9 @@ pub struct Engine {
     tags: Vec<String>,
     random: Random,
     stats: Stats,
+    /// When connections and fragments, and when tables, are looked at again.
+    next_sweep: u64,
+    next_sweep_of_tables: u64,
 }
 
 /// What rules are looked up by.
@@ -243,6 +249,8 @@ impl Engine {
             tags: Vec::new(),
             random,
             stats: Stats::default(),
+            next_sweep: 0,
+            next_sweep_of_tables: 0,
             in_force: Some(InForce::new(config.clone(), Dynamic::new(), programs(&config)?, interfaces)),
         })
     }
@@ -353,13 +361,31 @@ impl Engine {
     pub fn expire(&mut self, now: Millis, most: usize) -> usize {
         self.tables.expire(now);
         self.fragments.expire(now.0);
+        self.expire_connections(now, most)
+    }
+
+    /// Ends what has expired, a little beside each packet.
+    fn sweep(&mut self, now: Millis) {
+        if now.0 >= self.next_sweep_of_tables {
+            self.tables.expire(now);
+            self.next_sweep_of_tables = now.0 + SWEEP_TABLES;
+        }
+        if now.0 >= self.next_sweep {
+            self.fragments.expire(now.0);
+            if self.expire_connections(now, EXPIRE_AT_ONCE) < EXPIRE_AT_ONCE {
+                self.next_sweep = now.0 + SWEEP;
+            }
+        }
+    }
+
+    fn expire_connections(&mut self, now: Millis, most: usize) -> usize {
         let (limits, ports) = (&mut self.limits, &mut self.ports);
         self.connections.expire(now, most, &mut |_, c| gone(c, ports, limits))
     }
 
     /// Judges a packet that begins at its IP header, and changes it as translation and procedures say.
     pub fn handle(&mut self, bytes: &mut Vec<u8>, place: &Place<'_>) -> Outcome {
-        self.expire(place.now, EXPIRE_AT_ONCE);
+        self.sweep(place.now);
         let mut outcome = Outcome::new();
         let in_force = self.in_force.take();
         let judged = match &in_force {
