@@ -47,7 +47,7 @@ pub struct Args {
     #[arg(long, default_value_t = 2000)]
     millis: u64,
     /// Rounds, in each of which every one is measured in its turn; the median counts.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Bytes of a frame, without FCS.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(60..=1514))]
