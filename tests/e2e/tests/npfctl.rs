@@ -17,6 +17,8 @@ fn main() -> ExitCode {
     run_tests(&tests![
         all_errors_of_a_file_are_told_each_at_its_place,
         what_validate_prints_means_the_same,
+        a_pf_conf_is_carried_over_and_what_is_not_is_told,
+        both_engines_replay_alike,
         a_pcap_file_is_replayed_too,
         every_packet_of_linux_tcp_belongs_to_its_connection,
         what_translation_makes_of_linux_packets_is_right_to_tshark,
@@ -90,6 +92,41 @@ fn replay(dir: &TempDir, config: &str, lines: &str, more: &[&str]) -> Result<Vec
     let out = npfctl(&args)?;
     check(out.status.success(), || text(&out.stderr))?;
     text(&out.stdout).lines().map(|l| serde_json::from_str(l).map_err(failed)).collect()
+}
+
+fn a_pf_conf_is_carried_over_and_what_is_not_is_told(_lab: Lab) -> Result<()> {
+    let dir = TempDir::new("npfctl").map_err(failed)?;
+    let pf = "ext = \"em0\"\ntable <bad> persist\nmatch out on $ext from 10.0.0.0/8 nat-to 192.0.2.1\nblock in quick from <bad>\n\
+              pass in on $ext proto tcp to port { 22 80 } keep state label \"web\"\nscrub in all no-df\nblock in log all\n";
+    let out = npfctl(&["convert", "pf", &file(&dir, "pf.conf", pf)?])?;
+    let (text_, notes) = (text(&out.stdout), text(&out.stderr));
+    check(out.status.success() && notes.contains("scrub"), || format!("{notes}\n{text_}"))?;
+    for part in ["map \"em0\" dynamic 10.0.0.0/8 -> 192.0.2.1", "<bad>", "name \"web\"", "# not carried over: scrub"] {
+        check(text_.contains(part), || format!("{part:?} is missing in:\n{text_}"))?;
+    }
+    let valid = npfctl(&["validate", &file(&dir, "npf.conf", &text_)?])?;
+    check(valid.status.success(), || text(&valid.stderr))
+}
+
+fn both_engines_replay_alike(_lab: Lab) -> Result<()> {
+    let dir = TempDir::new("npfctl").map_err(failed)?;
+    let packet = |i: u32| {
+        let mut bytes = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, if i.is_multiple_of(3) { 6 } else { 17 }, 0, 0, 10, 0];
+        bytes.extend([(i % 7) as u8, i as u8, 192, 0, 2, 1, 4, 1, 0, (i % 90) as u8, 0, 8, 0, 0]);
+        bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()
+    };
+    let dir_of = |i: u32| if i.is_multiple_of(2) { "in" } else { "out" };
+    let line = |i: u32| json!({ "t": i, "if": "eth0", "dir": dir_of(i), "pkt": packet(i) }).to_string() + "\n";
+    let lines: String = (0..500).map(line).collect();
+    let rules = "group \"w\" in on eth0 {\n pass proto udp from 10.0.1.0/24 to any port 1-40\n block final from 10.0.2.0/23\n\
+                 group \"x\" { pass from { 10.0.4.0/24, 10.0.5.0/24 } to any port { 53, 80 } name \"y\" }\n}\n\
+                 group default { pass stateful out final proto udp all\n block in all }";
+    let plan = replay(&dir, rules, &lines, &[])?;
+    let literal = replay(&dir, rules, &lines, &["--engine", "reference"])?;
+    let passed = plan.iter().filter(|j| j["verdict"] == "pass").count();
+    check(plan == literal && (50..450).contains(&passed), || {
+        format!("{passed} of 500 passed, alike: {}", plan == literal)
+    })
 }
 
 fn a_pcap_file_is_replayed_too(lab: Lab) -> Result<()> {
