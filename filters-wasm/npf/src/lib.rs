@@ -18,6 +18,7 @@ pub mod evaluate;
 pub mod fragments;
 pub mod language;
 pub mod nat;
+pub mod npflog;
 pub mod packet;
 pub mod params;
 pub mod plan;

@@ -9,6 +9,8 @@
 use crate::{
     engine::{Engine, Outcome, Place},
     evaluate::{Interfaces, Where},
+    npflog::{self, Logged},
+    packet::Packet,
     state::Millis,
 };
 use serde::{Deserialize, Serialize};
@@ -103,12 +105,32 @@ pub struct Replay<'a> {
     engine: Engine,
     interfaces: &'a dyn Interfaces,
     n: u64,
+    log: Option<Vec<u8>>,
 }
 
 impl<'a> Replay<'a> {
     /// Replays through an engine.
     pub fn new(engine: Engine, interfaces: &'a dyn Interfaces) -> Replay<'a> {
-        Replay { engine, interfaces, n: 0 }
+        Replay { engine, interfaces, n: 0, log: None }
+    }
+
+    /// Keeps what procedures and rules log from here on, for [`Replay::take_log`].
+    pub fn keep_log(&mut self) {
+        self.log.get_or_insert_default();
+    }
+
+    /// What was logged since the last call: records of a file as [`npflog::file_header`] begins it.
+    pub fn take_log(&mut self) -> Vec<u8> {
+        self.log.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn note(&mut self, bytes: &[u8], interface: &str, way: Where, now: Millis, outcome: &Outcome) {
+        let (Some(log), Ok(packet)) = (&mut self.log, Packet::read(bytes)) else { return };
+        let rule = outcome.rule.and_then(|id| self.engine.rule_by_id(id));
+        let name = rule.and_then(|(_, rule)| rule.name.as_deref()).unwrap_or_default();
+        let (pass, family) = (outcome.pass, packet.family);
+        let logged = Logged { pass, family, interface, way, rule: rule.map(|(number, _)| number), name };
+        log.extend(npflog::record(&logged, now.0, &bytes[..packet.len]));
     }
 
     /// The engine.
@@ -138,6 +160,9 @@ impl<'a> Replay<'a> {
     fn tagged(&mut self, bytes: &mut Vec<u8>, interface: &str, way: Where, now: Millis, tag: Option<&str>) -> Judged {
         self.n += 1;
         let outcome = self.engine.handle(bytes, &Place { interface, way, tag, interfaces: self.interfaces, now });
+        if !outcome.logs.is_empty() {
+            self.note(bytes, interface, way, now, &outcome);
+        }
         let Outcome { pass, kept, rule, fault, connection, reply, tag, route, logs } = outcome;
         Judged {
             n: self.n,

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         what_validate_prints_means_the_same,
         a_pf_conf_is_carried_over_and_what_is_not_is_told,
         both_engines_replay_alike,
+        tcpdump_reads_what_was_logged_and_which_rule_it_was,
         a_pcap_file_is_replayed_too,
         every_packet_of_linux_tcp_belongs_to_its_connection,
         what_translation_makes_of_linux_packets_is_right_to_tshark,
@@ -127,6 +128,29 @@ fn both_engines_replay_alike(_lab: Lab) -> Result<()> {
     check(plan == literal && (50..450).contains(&passed), || {
         format!("{passed} of 500 passed, alike: {}", plan == literal)
     })
+}
+
+fn tcpdump_reads_what_was_logged_and_which_rule_it_was(_lab: Lab) -> Result<()> {
+    let dir = TempDir::new("npfctl").map_err(failed)?;
+    let rules = "group \"w\" on eth0 {\n pass out final all log\n block in final proto udp to any port 53 name \"dns\" log\n block all\n}\n\
+                 group default { block all }";
+    // UDP from 10.0.0.1, port 1025, to 192.0.2.1, without data.
+    let packet = |port: &str| format!("4500001c00000000401100000a000001c00002010401{port}00080000");
+    let line = |t: u32, dir: &str, port: &str| {
+        json!({ "t": t, "if": "eth0", "dir": dir, "pkt": packet(port) }).to_string() + "\n"
+    };
+    let lines = [line(1, "out", "0050"), line(2, "in", "0035"), line(3, "in", "0050")].concat();
+    let log = dir.path().join("npflog.pcap");
+    replay(&dir, rules, &lines, &["--log", log.to_str().ok_or_else(|| failed("the path is no text"))?])?;
+    let out = Command::new("tcpdump").args(["-n", "-e", "-tt", "-r"]).arg(&log).output();
+    let said = text(&out.map_err(|_| skip("needs tcpdump (Debian: apt-get install tcpdump)"))?.stdout);
+    let rows: Vec<&str> = said.lines().collect();
+    let good = rows.len() == 2
+        && rows[0].starts_with("1.000000 rule 0")
+        && rows[0].contains("pass out on eth0: 10.0.0.1.1025 > 192.0.2.1.80: UDP")
+        && rows[1].contains("rule 1.dns")
+        && rows[1].contains("block in on eth0: 10.0.0.1.1025 > 192.0.2.1.53");
+    check(good, || format!("tcpdump said:\n{said}"))
 }
 
 fn a_pcap_file_is_replayed_too(lab: Lab) -> Result<()> {

@@ -12,6 +12,7 @@ use smpnet_npf::{
     engine::{By, Engine},
     evaluate::Where,
     language::{Diagnostics, Disk, Parsed, parse, print as print_config},
+    npflog,
     replay::{Judged, Replay},
     state::{Limits, Millis},
 };
@@ -99,6 +100,9 @@ struct ReplayArgs {
     /// What finds the rule: the daemon's decision structures, or the literal evaluator, rule by rule
     #[arg(long, value_enum, default_value = "plan")]
     engine: Rules,
+    /// Write logged packets to this file, as npflog has them: for tcpdump and tshark
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
     /// Where random numbers begin: translated ports are the same for the same number
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -213,7 +217,14 @@ fn replay(cx: &Context, args: &ReplayArgs) -> Result<Output, Failure> {
         .map_err(|e| Failure::new(format!("{}: {e}", args.config.display())))?;
     engine.look_up_by(args.engine.into());
     let mut replay = Replay::new(engine, &interfaces);
-    let mut out = Lines { out: std::io::stdout().lock(), json: cx.json };
+    let mut out = Lines { out: std::io::stdout().lock(), json: cx.json, log: None };
+    if let Some(path) = &args.log {
+        let failed = |e: std::io::Error| Failure::new(format!("{}: {e}", path.display()));
+        let mut file = std::fs::File::create(path).map_err(failed)?;
+        file.write_all(&npflog::file_header()).map_err(failed)?;
+        replay.keep_log();
+        out.log = Some((path.clone(), file));
+    }
     let name = args.packets.display();
     if is_capture(&args.packets) {
         let (Some(interface), Some(dir)) = (&args.interface, args.dir) else {
@@ -230,7 +241,8 @@ fn replay(cx: &Context, args: &ReplayArgs) -> Result<Output, Failure> {
         for packet in file.captured() {
             let mut bytes = packet.bytes.get(skip..).unwrap_or_default().to_vec();
             let now = Millis((packet.ns - start) / 1_000_000);
-            if !out.put(&replay.packet(&mut bytes, interface, dir.into(), now)) {
+            let judged = replay.packet(&mut bytes, interface, dir.into(), now);
+            if !out.put(&judged, &replay.take_log())? {
                 break;
             }
         }
@@ -260,7 +272,7 @@ fn replay(cx: &Context, args: &ReplayArgs) -> Result<Output, Failure> {
             Failure::new(format!("{name}:{number}: {e}"))
                 .hint(Some(r#"a line is {"t":0.5,"if":"lan0","dir":"in","pkt":"hex from the IP header"}"#.to_owned()))
         })?;
-        if !out.put(&judged) {
+        if !out.put(&judged, &replay.take_log())? {
             break;
         }
     }
@@ -279,13 +291,18 @@ fn is_capture(path: &Path) -> bool {
 struct Lines<'o> {
     out: std::io::StdoutLock<'o>,
     json: bool,
+    /// Where logged packets go.
+    log: Option<(PathBuf, std::fs::File)>,
 }
 
 impl Lines<'_> {
-    /// Prints what became of a packet. False when nobody reads any more.
-    fn put(&mut self, judged: &Judged) -> bool {
+    /// Prints what became of a packet, and writes what was logged of it. False when nobody reads any more.
+    fn put(&mut self, judged: &Judged, logged: &[u8]) -> Result<bool, Failure> {
+        if let Some((path, file)) = &mut self.log {
+            file.write_all(logged).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
+        }
         let text = if self.json { serde_json::to_string(judged).unwrap_or_default() } else { words(judged) };
-        writeln!(self.out, "{text}").is_ok()
+        Ok(writeln!(self.out, "{text}").is_ok())
     }
 }
 

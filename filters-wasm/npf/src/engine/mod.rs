@@ -21,7 +21,7 @@ use crate::{
         ports::{PortMap, Translated},
         rewrite,
     },
-    packet::{Packet, Upper},
+    packet::{Malformed, Packet, Upper},
     params::Key as Param,
     plan::{self, Plan, RuleIndex},
     reply,
@@ -37,6 +37,10 @@ use std::{
 };
 use translate::{Maps, Translation, address_on};
 
+/// Packets whose memory is fetched at once.
+const BURST: usize = 64;
+/// From so many connections on it is; fewer are in the processor's caches anyway.
+const WARM_FROM: usize = 4096;
 /// Connections that are looked at, at most, when expired ones are removed beside a packet.
 const EXPIRE_AT_ONCE: usize = 64;
 /// Milliseconds between two looks, where the one before left nothing; and the same for tables, which are looked through whole.
@@ -85,13 +89,15 @@ struct InForce {
     plan: Plan,
     /// By the plan's numbers.
     rules: Vec<Rule>,
+    has_static_maps: bool,
 }
 
 impl InForce {
     fn new(config: Arc<Config>, dynamic: Dynamic, programs: Programs, interfaces: &dyn Interfaces) -> Box<InForce> {
         let plan = Plan::new(&config, &programs, interfaces, &dynamic);
         let rules = plan::rules(&config, &dynamic).into_iter().cloned().collect();
-        Box::new(InForce { config, dynamic, programs, plan, rules })
+        let has_static_maps = config.maps.iter().any(|m| matches!(m, MapItem::Map(map) if map.is_static));
+        Box::new(InForce { config, dynamic, programs, plan, rules, has_static_maps })
     }
 }
 
@@ -337,6 +343,11 @@ impl Engine {
         Ok(())
     }
 
+    /// A rule that is in force, and its number in the order of the configuration; rules of commands come behind.
+    pub fn rule_by_id(&self, id: RuleId) -> Option<(u32, &Rule)> {
+        (0..).zip(&self.in_force.as_ref()?.rules).find(|(_, rule)| rule.id == id)
+    }
+
     /// The connections.
     pub fn connections(&self) -> &Connections {
         &self.connections
@@ -386,10 +397,38 @@ impl Engine {
     /// Judges a packet that begins at its IP header, and changes it as translation and procedures say.
     pub fn handle(&mut self, bytes: &mut Vec<u8>, place: &Place<'_>) -> Outcome {
         self.sweep(place.now);
+        let packet = Packet::read(bytes);
+        self.handle_read(bytes, packet, place)
+    }
+
+    /// Judges packets that cross the same interface the same way, in order, and tells what becomes of each. It does what
+    /// [`Engine::handle`] does with one after the other; memory that they need is fetched for 64 of them at once.
+    pub fn handle_burst(&mut self, burst: &mut [Vec<u8>], place: &Place<'_>, mut tell: impl FnMut(usize, Outcome)) {
+        let at = self.crossing(place);
+        for (chunk, first) in burst.chunks_mut(BURST).zip((0..).step_by(BURST)) {
+            self.sweep(place.now);
+            let mut packets = [const { None }; BURST];
+            for (packet, bytes) in packets.iter_mut().zip(&*chunk) {
+                *packet = Packet::read(bytes).ok();
+            }
+            if self.connections.len() >= WARM_FROM {
+                self.connections.warm(packets.iter().flatten().map(|packet| (packet, at)));
+            }
+            for ((bytes, packet), i) in chunk.iter_mut().zip(packets).zip(first..) {
+                let outcome = self.handle_read(bytes, packet.ok_or(Malformed::Short), place);
+                tell(i, outcome);
+            }
+        }
+    }
+
+    fn handle_read(&mut self, bytes: &mut Vec<u8>, packet: Result<Packet, Malformed>, place: &Place<'_>) -> Outcome {
         let mut outcome = Outcome::new();
         let in_force = self.in_force.take();
         let judged = match &in_force {
-            Some(in_force) => self.judge(in_force, bytes, place, &mut outcome),
+            Some(in_force) => match packet {
+                Ok(packet) => self.judge(in_force, bytes, packet, place, &mut outcome),
+                Err(_) => Err(Fault::Malformed),
+            },
             // It is taken here and nowhere else for longer than a line, and always put back.
             None => Err(Fault::NoRule),
         };
@@ -406,12 +445,12 @@ impl Engine {
         &mut self,
         in_force: &InForce,
         bytes: &mut Vec<u8>,
+        mut packet: Packet,
         place: &Place<'_>,
         outcome: &mut Outcome,
     ) -> Result<(), Fault> {
         let config = &*in_force.config;
-        let Place { interface, way, now, .. } = *place;
-        let mut packet = Packet::read(bytes).map_err(|_| Fault::Malformed)?;
+        let now = place.now;
         let (drop_options, reassembly) = switches(&packet);
         if packet.options && config.params.is_on(drop_options) {
             return Err(Fault::Options);
@@ -431,10 +470,14 @@ impl Engine {
                 }
             }
         }
-        let direction = if way == Where::In { Direction::In } else { Direction::Out };
-        let at = Crossing { interface: Some(self.number_interface(interface)), direction };
+        let at = self.crossing(place);
+        let mut related = false;
         let mut known = match self.connections.inspect(bytes, &packet, at, now) {
-            Inspect::Pass { conn, forward } | Inspect::Related { conn, forward } => Some((conn, forward)),
+            Inspect::Pass { conn, forward } => Some((conn, forward)),
+            Inspect::Related { conn, forward } => {
+                related = true;
+                Some((conn, forward))
+            }
             Inspect::Invalid { .. } => {
                 self.stats.invalid_state += 1;
                 None
@@ -443,6 +486,7 @@ impl Engine {
         };
         let mut procedure = None;
         let mut decided = None;
+        let is_new = known.is_none();
         // A connection that only translation made passes nothing: the rules are asked for each of its packets.
         let passing = known.and_then(|(conn, _)| self.connections.get(conn)).filter(|c| c.facts.rule.is_some());
         if let Some(connection) = passing {
@@ -472,16 +516,17 @@ impl Engine {
                     }
                     self.stats.passed_rules += 1;
                     match (rule.state, known) {
-                        (Some(_), Some((conn, _))) => self.adopt(conn, rule, &packet, now),
+                        // An error about a connection does not open it.
+                        (Some(_), Some((conn, _))) if !related => self.adopt(conn, rule, &packet, now),
                         (Some(stateful), None) => {
                             known = self.open(config, bytes, &packet, at, rule, stateful, now).map(|conn| (conn, true));
                         }
-                        (None, _) => {}
+                        (None, _) | (Some(_), Some(_)) => {}
                     }
                 }
             }
         }
-        self.translate(in_force, bytes, &packet, place, at, &mut known)?;
+        self.translate(in_force, bytes, &packet, place, at, is_new, &mut known)?;
         outcome.connection = known.and_then(|(conn, _)| self.connections.get(conn)).map(|c| c.state().name());
         if !self.procedure(config, procedure, bytes, &packet, outcome, now) {
             outcome.pass = false;
@@ -511,7 +556,7 @@ impl Engine {
             }
             exceeded.is_none()
         };
-        let InForce { config, dynamic, programs, plan, rules } = in_force;
+        let InForce { config, dynamic, programs, plan, rules, .. } = in_force;
         let asked = Asked { packet, bytes, interface, way, tag: place.tag };
         let rule = match self.by {
             By::Plan => {
@@ -587,6 +632,7 @@ impl Engine {
         packet: &Packet,
         place: &Place<'_>,
         at: Crossing,
+        is_new: bool,
         known: &mut Option<(ConnId, bool)>,
     ) -> Result<(), Fault> {
         let Place { interface, way, interfaces, now, .. } = *place;
@@ -597,13 +643,14 @@ impl Engine {
             self.translate_known(config, bytes, packet, conn, forward, at);
             return Ok(());
         }
-        // What comes back on a connection that began without a translation has none.
-        if config.maps.is_empty() || known.is_some_and(|(_, forward)| !forward) {
+        // A connection that began without a translation has none; maps without connections are for each packet.
+        if config.maps.is_empty() || !is_new && !in_force.has_static_maps {
             return Ok(());
         }
         let within = |_: &Rule| true;
         let evaluator = Evaluator::new(programs, &self.tables, interfaces, dynamic, &within);
-        let mut maps = Maps { config, tables: &self.tables, interfaces, cursors: &mut self.cursors };
+        let mut maps =
+            Maps { config, tables: &self.tables, interfaces, only_static: !is_new, cursors: &mut self.cursors };
         let (map, kind, address, port) = match maps.plan(packet, interface, way, &evaluator)? {
             None => return Ok(()),
             Some(Translation::Static(change)) => {
@@ -631,8 +678,9 @@ impl Engine {
         })
     }
 
-    fn number_interface(&mut self, name: &str) -> u16 {
-        number_of(&mut self.interfaces, name)
+    fn crossing(&mut self, place: &Place<'_>) -> Crossing {
+        let direction = if place.way == Where::In { Direction::In } else { Direction::Out };
+        Crossing { interface: Some(number_of(&mut self.interfaces, place.interface)), direction }
     }
 }
 

@@ -366,6 +366,45 @@ fn a_reload_keeps_connections_whose_rule_and_map_are_still_there() {
 }
 
 #[test]
+fn a_static_map_is_for_each_packet_of_a_connection_that_rules_opened() {
+    let mut e = engine(
+        "map npftest0 static algo netmap 10.1.1.0/24 <-> 192.0.2.0/24\n\
+         group default { pass stateful out final all\n pass in to 10.1.1.0/24\n pass in to 192.0.2.0/24 }",
+    );
+    let sent = udp(("10.1.1.7", 5), ("198.51.100.1", 53), b"x");
+    for _ in 0..3 {
+        let after = pass(&mut e, "npftest0", Where::Forward, &sent).unwrap();
+        assert_eq!(ends(&after)[0], (a("192.0.2.7"), 5));
+    }
+    let back = pass(&mut e, "npftest0", Where::In, &udp(("198.51.100.1", 53), ("192.0.2.7", 5), b"")).unwrap();
+    assert_eq!(ends(&back)[1], (a("10.1.1.7"), 5));
+}
+
+#[test]
+fn a_burst_is_judged_as_its_packets_one_by_one() {
+    let (mut one, mut many) = (engine(NAT), engine(NAT));
+    let packet = |i: u16| match i % 5 {
+        0 => vec![0x45; 9],
+        1 => udp(("10.1.1.1", 1000 + i % 7), ("192.0.2.101", 7000), b"x"),
+        2 => tcp(("10.1.1.7", 2000 + i % 11), ("192.0.2.101", 80), 2 + (i % 3) as u8 * 8, u32::from(i), 1),
+        3 => echo("10.1.1.9", "192.0.2.101", 8, i % 4),
+        _ => udp(("192.0.2.101", 7000), ("192.0.2.1", 1024 + i), b"y"),
+    };
+    let place =
+        Place { interface: "npftest0", way: Where::Forward, tag: None, interfaces: &NoInterfaces, now: Millis(5) };
+    let mut burst: Vec<Vec<u8>> = (0..300).map(packet).collect();
+    let mut alone = burst.clone();
+    let singly: Vec<Outcome> = alone.iter_mut().map(|bytes| one.handle(bytes, &place)).collect();
+    let mut together = Vec::new();
+    many.handle_burst(&mut burst, &place, |i, outcome| {
+        assert_eq!(i, together.len());
+        together.push(outcome);
+    });
+    assert_eq!((together, burst, many.stats()), (singly, alone, one.stats()));
+    assert!(many.stats().passed_connections > 50 && many.stats().malformed == 60);
+}
+
+#[test]
 fn a_tag_that_a_packet_got_where_it_came_in_is_seen_where_it_leaves() {
     let interfaces = Addresses::new();
     let rules =

@@ -92,6 +92,8 @@ pub(super) struct Maps<'a> {
     pub(super) config: &'a Config,
     pub(super) tables: &'a Tables,
     pub(super) interfaces: &'a dyn Interfaces,
+    /// Only maps without connections are looked at.
+    pub(super) only_static: bool,
     pub(super) cursors: &'a mut HashMap<RuleId, u64>,
 }
 
@@ -105,7 +107,7 @@ impl Maps<'_> {
         evaluator: &Evaluator<'_, '_>,
     ) -> Result<Option<Translation>, Fault> {
         let found = self.config.maps.iter().find_map(|item| match item {
-            MapItem::Map(map) if map.interface == interface => {
+            MapItem::Map(map) if map.interface == interface && (map.is_static || !self.only_static) => {
                 side(map, way).filter(|side| is_for(map, *side, packet, evaluator)).map(|side| (map, side))
             }
             // Maps that commands add come with those commands.
