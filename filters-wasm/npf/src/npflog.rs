@@ -41,7 +41,9 @@ pub fn header(logged: &Logged<'_>) -> [u8; HEADER] {
     put_name(&mut h[4..20], logged.interface);
     put_name(&mut h[20..36], logged.name);
     h[36..40].copy_from_slice(&logged.rule.unwrap_or(NONE).to_be_bytes());
-    h[40..44].copy_from_slice(&NONE.to_be_bytes());
+    // tcpdump tells a name only where there is a rule within it.
+    let within = if logged.name.is_empty() { NONE } else { 0 };
+    h[40..44].copy_from_slice(&within.to_be_bytes());
     // Users and processes are none: -1 and 0.
     h[44..48].copy_from_slice(&NONE.to_be_bytes());
     h[52..56].copy_from_slice(&NONE.to_be_bytes());
@@ -92,7 +94,7 @@ mod tests {
         };
         let h = header(&logged);
         assert_eq!(h[..8], [61, 24, 1, 0, b'e', b't', b'h', b'0']);
-        assert_eq!((&h[20..36], &h[36..40]), ("fünfzehn bytes \0".as_bytes().get(..16).unwrap(), &[0, 0, 0, 7][..]));
+        assert_eq!((&h[20..36], &h[36..40]), ("fünfzehn bytes\0".as_bytes(), &[0, 0, 0, 7][..]));
         assert_eq!((h[60], h.len()), (2, 64));
         let cut = header(&Logged { name: "aaaaaaaaaaaaaaü", interface: "", rule: None, ..logged });
         assert_eq!((&cut[20..36], &cut[36..40]), (&b"aaaaaaaaaaaaaa\0\0"[..], &[0xff; 4][..]));

@@ -141,7 +141,7 @@ fn tcpdump_reads_what_was_logged_and_which_rule_it_was(_lab: Lab) -> Result<()> 
     };
     let lines = [line(1, "out", "0050"), line(2, "in", "0035"), line(3, "in", "0050")].concat();
     let log = dir.path().join("npflog.pcap");
-    replay(&dir, rules, &lines, &["--log", log.to_str().ok_or_else(|| failed("the path is no text"))?])?;
+    replay(&dir, rules, &lines, &["--npflog", log.to_str().ok_or_else(|| failed("the path is no text"))?])?;
     let out = Command::new("tcpdump").args(["-n", "-e", "-tt", "-r"]).arg(&log).output();
     let said = text(&out.map_err(|_| skip("needs tcpdump (Debian: apt-get install tcpdump)"))?.stdout);
     let rows: Vec<&str> = said.lines().collect();

@@ -100,10 +100,29 @@ pub fn is_root() -> bool {
 /// is unpacked and not installed. Returns a reason for each thing that is still missing.
 pub fn provide() -> Vec<String> {
     let mut still = install();
+    still.extend(add_target());
     if let Err(reason) = kernel::provide(is_debian()) {
         still.push(reason);
     }
     still
+}
+
+/// The standard library for filters in WebAssembly. rustup fetches it by itself, as `rust-toolchain.toml` asks, but where the
+/// environment names another toolchain. Returns why it is missing.
+fn add_target() -> Option<String> {
+    const TARGET: &str = "wasm32-unknown-unknown";
+    let is_there = || {
+        let out = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output();
+        out.is_ok_and(|o| PathBuf::from(String::from_utf8_lossy(&o.stdout).trim()).is_dir())
+    };
+    if is_there() {
+        return None;
+    }
+    println!("fetching the standard library of {TARGET} (rustup target add {TARGET})");
+    // Whether it worked is looked for.
+    let _ = Command::new("rustup").args(["target", "add", TARGET]).stderr(Stdio::null()).status();
+    (!is_there())
+        .then(|| format!("the target {TARGET} is missing: filters are built for it (rustup target add {TARGET})"))
 }
 
 fn install() -> Vec<String> {

@@ -102,7 +102,7 @@ struct ReplayArgs {
     engine: Rules,
     /// Write logged packets to this file, as npflog has them: for tcpdump and tshark
     #[arg(long, value_name = "FILE")]
-    log: Option<PathBuf>,
+    npflog: Option<PathBuf>,
     /// Where random numbers begin: translated ports are the same for the same number
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -218,7 +218,7 @@ fn replay(cx: &Context, args: &ReplayArgs) -> Result<Output, Failure> {
     engine.look_up_by(args.engine.into());
     let mut replay = Replay::new(engine, &interfaces);
     let mut out = Lines { out: std::io::stdout().lock(), json: cx.json, log: None };
-    if let Some(path) = &args.log {
+    if let Some(path) = &args.npflog {
         let failed = |e: std::io::Error| Failure::new(format!("{}: {e}", path.display()));
         let mut file = std::fs::File::create(path).map_err(failed)?;
         file.write_all(&npflog::file_header()).map_err(failed)?;
