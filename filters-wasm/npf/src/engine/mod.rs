@@ -7,15 +7,18 @@
 //! The order is NetBSD's (`npf_packet_handler`): rules see addresses before they are translated, in both directions.
 //! An engine belongs to one worker. Time comes in with each packet, and addresses of interfaces by a trait.
 
+mod in_force;
 mod limits;
+mod outcome;
 mod procedures;
+mod random;
 #[cfg(test)]
 mod tests;
 mod translate;
 
 use crate::{
-    config::{Action, Config, Family, Limit, MapItem, Return, Rule, RuleId, Stateful},
-    evaluate::{Asked, Dynamic, Evaluator, Interfaces, Programs, Where},
+    config::{Action, Config, Family, Limit, Return, Rule, RuleId, Stateful},
+    evaluate::{Asked, Dynamic, Evaluator, Interfaces, Where},
     fragments::{Limits as FragmentLimits, Outcome as Assembled, Reassembly},
     nat::{
         ports::{PortMap, Translated},
@@ -23,18 +26,19 @@ use crate::{
     },
     packet::{Malformed, Packet, Upper},
     params::Key as Param,
-    plan::{self, Plan, RuleIndex},
+    plan::RuleIndex,
     reply,
     state::{Binding, ConnId, Connection, Connections, Crossing, Direction, Inspect, Limits as TableLimits, Millis},
     tables::{Tables, host},
 };
+pub use in_force::EngineError;
+pub use outcome::{Fault, Outcome, Stats};
+
+use in_force::{InForce, programs};
 use limits::Limits;
 use procedures::Procedures;
-use std::{
-    cell::Cell,
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use random::Random;
+use std::{cell::Cell, collections::HashMap, sync::Arc};
 use translate::{Maps, Translation, address_on};
 
 /// Packets whose memory is fetched at once.
@@ -81,26 +85,6 @@ pub enum By {
     Literal,
 }
 
-/// The rules that are in force, and what was made of them.
-struct InForce {
-    config: Arc<Config>,
-    dynamic: Dynamic,
-    programs: Programs,
-    plan: Plan,
-    /// By the plan's numbers.
-    rules: Vec<Rule>,
-    has_static_maps: bool,
-}
-
-impl InForce {
-    fn new(config: Arc<Config>, dynamic: Dynamic, programs: Programs, interfaces: &dyn Interfaces) -> Box<InForce> {
-        let plan = Plan::new(&config, &programs, interfaces, &dynamic);
-        let rules = plan::rules(&config, &dynamic).into_iter().cloned().collect();
-        let has_static_maps = config.maps.iter().any(|m| matches!(m, MapItem::Map(map) if map.is_static));
-        Box::new(InForce { config, dynamic, programs, plan, rules, has_static_maps })
-    }
-}
-
 /// Where and when a packet is.
 #[derive(Clone, Copy)]
 pub struct Place<'a> {
@@ -114,115 +98,6 @@ pub struct Place<'a> {
     pub interfaces: &'a dyn Interfaces,
     /// The time, never less than before.
     pub now: Millis,
-}
-
-/// What is to become of a packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// It goes on.
-    pub pass: bool,
-    /// It is a fragment that waits for the others of its packet.
-    pub kept: bool,
-    /// The rule that decided, also of the connection that it belongs to.
-    pub rule: Option<RuleId>,
-    /// Why it does not go on, if no rule said so.
-    pub fault: Option<Fault>,
-    /// The state of the connection that it belongs to, after it.
-    pub connection: Option<&'static str>,
-    /// What its sender is told: a whole IP packet.
-    pub reply: Option<Vec<u8>>,
-    /// The tag that it carries from here on.
-    pub tag: Option<String>,
-    /// The interface that it leaves by, whatever the routes say.
-    pub route: Option<String>,
-    /// Logs that it is written to.
-    pub logs: Vec<String>,
-}
-
-/// Why a packet is dropped though no rule says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, thiserror::Error)]
-#[serde(rename_all = "snake_case")]
-pub enum Fault {
-    /// It is no whole IP packet.
-    #[error("malformed")]
-    Malformed,
-    /// It has options, and `ip4.drop_options` or `ip6.drop_options` is on.
-    #[error("it has options")]
-    Options,
-    /// It is a fragment that cannot be put together with the others of its packet.
-    #[error("a fragment that does not fit the others of its packet, or has no room")]
-    Fragment,
-    /// No rule matched.
-    #[error("no rule matched")]
-    NoRule,
-    /// A map wants it translated, and no address is there to translate it to.
-    #[error("no address to translate to")]
-    NoAddress,
-    /// All ports of the translated address are taken.
-    #[error("all ports of the translated address are taken")]
-    PortsExhausted,
-    /// It would have to be translated and belongs to no connection, nor can it open one.
-    #[error("it cannot be translated: it opens no connection")]
-    NoState,
-    /// Its translation is that of another connection.
-    #[error("another connection has the same translation")]
-    Conflict,
-    /// A procedure dropped it.
-    #[error("a procedure dropped it")]
-    Procedure,
-}
-
-/// What has happened to packets, since the engine was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Stats {
-    /// Packets that passed by the rules.
-    pub passed_rules: u64,
-    /// Packets that passed because they belong to a connection.
-    pub passed_connections: u64,
-    /// Packets that a rule blocked.
-    pub blocked_rules: u64,
-    /// Packets that no rule matched.
-    pub blocked_default: u64,
-    /// Malformed packets.
-    pub malformed: u64,
-    /// Fragments that were kept until the others of their packets came.
-    pub fragments_kept: u64,
-    /// Packets that were put together out of fragments.
-    pub reassembled: u64,
-    /// Fragments that were dropped.
-    pub fragments_dropped: u64,
-    /// Packets with options that were dropped for that.
-    pub options: u64,
-    /// Packets with the addresses of a connection that cannot belong to it; the rules were asked.
-    pub invalid_state: u64,
-    /// Connections that a stateful rule could not open.
-    pub not_opened: u64,
-    /// Packets that no address was found for.
-    pub nat_no_address: u64,
-    /// Packets that no port was found for.
-    pub nat_ports_exhausted: u64,
-    /// Packets to be translated that open no connection.
-    pub nat_no_state: u64,
-    /// Packets whose translation is another connection's.
-    pub nat_conflict: u64,
-    /// Packets that procedures dropped.
-    pub procedures: u64,
-    /// Sources that were put into tables for what they exceeded.
-    pub overloads: u64,
-}
-
-/// Why a configuration cannot be run.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum EngineError {
-    /// The expression of a pcap-filter rule cannot be compiled.
-    #[error("pcap-filter {expression:?}: {source}")]
-    Expression {
-        /// The expression.
-        expression: String,
-        /// What is wrong with it.
-        source: smpnet_bpf::ExprError,
-    },
 }
 
 impl Engine {
@@ -261,91 +136,9 @@ impl Engine {
         })
     }
 
-    /// Puts another configuration in force. Connections stay whose rule, or map, is in it too; so do dynamic rules whose
-    /// ruleset is, and what was in tables of the same name and kind that no file fills.
-    ///
-    /// # Errors
-    /// When it cannot be run; then nothing changes.
-    pub fn reload(&mut self, config: Arc<Config>, interfaces: &dyn Interfaces, now: Millis) -> Result<(), EngineError> {
-        let mut all = programs(&config)?;
-        let (old, mut kept) = (self.config(), self.dynamic().clone());
-        let (rules, maps, rulesets) = parts(&config);
-        kept.retain(|name, _| rulesets.contains(name.as_str()));
-        // They were compiled before.
-        kept.values().flatten().try_for_each(|rule| all.add(rule)).map_err(expression)?;
-        let mut tables = Tables::new(&config);
-        tables.keep(&config, &self.tables, &old);
-        let dynamic: HashSet<RuleId> = kept.values().flatten().map(|r| r.id).collect();
-        let (limits, ports) = (&mut self.limits, &mut self.ports);
-        let procedures = |number: usize| {
-            let name = &old.procedures.get(number)?.name;
-            config.procedures.iter().position(|p| p.name == *name)
-        };
-        self.connections.retain(
-            |c| {
-                let rule = c.facts.rule.is_none_or(|r| rules.contains(&r) || dynamic.contains(&r));
-                let map = c.nat().is_none_or(|n| maps.contains(&n.map));
-                let mut facts = c.facts;
-                facts.procedure = facts.procedure.and_then(procedures);
-                (rule && map).then_some(facts)
-            },
-            &mut |_, c| gone(c, ports, limits),
-        );
-        self.connections.configure(&config.params);
-        self.limits.configure(config.rules().chain(kept.values().flatten()));
-        (self.tables, self.procedures) = (tables, Procedures::new(&config, now));
-        self.in_force = Some(InForce::new(config, kept, all, interfaces));
-        Ok(())
-    }
-
-    /// The addresses of interfaces have changed. Those that `inet4` and `inet6` stand for stay as they were only as long
-    /// as who calls keeps them so.
-    pub fn readdress(&mut self, interfaces: &dyn Interfaces) {
-        if let Some(old) = self.in_force.take() {
-            let InForce { config, dynamic, programs, .. } = *old;
-            self.in_force = Some(InForce::new(config, dynamic, programs, interfaces));
-        }
-    }
-
     /// Looks rules up in another way.
     pub fn look_up_by(&mut self, by: By) {
         self.by = by;
-    }
-
-    /// The configuration in force.
-    pub fn config(&self) -> Arc<Config> {
-        self.in_force.as_ref().map(|f| f.config.clone()).unwrap_or_default()
-    }
-
-    /// The rules of dynamic rulesets.
-    pub fn dynamic(&self) -> &Dynamic {
-        static NONE: std::sync::LazyLock<Dynamic> = std::sync::LazyLock::new(Dynamic::new);
-        self.in_force.as_ref().map_or(&NONE, |f| &f.dynamic)
-    }
-
-    /// Puts rules into a dynamic ruleset, in place of those that are there.
-    ///
-    /// # Errors
-    /// When one cannot be run; then nothing changes.
-    pub fn set_ruleset(
-        &mut self,
-        name: &str,
-        rules: Vec<Rule>,
-        interfaces: &dyn Interfaces,
-    ) -> Result<(), EngineError> {
-        let Some(old) = &self.in_force else { return Ok(()) };
-        let mut programs = old.programs.clone();
-        rules.iter().try_for_each(|rule| programs.add(rule)).map_err(expression)?;
-        let (config, mut dynamic) = (old.config.clone(), old.dynamic.clone());
-        dynamic.insert(name.to_owned(), rules);
-        self.limits.configure(config.rules().chain(dynamic.values().flatten()));
-        self.in_force = Some(InForce::new(config, dynamic, programs, interfaces));
-        Ok(())
-    }
-
-    /// A rule that is in force, and its number in the order of the configuration; rules of commands come behind.
-    pub fn rule_by_id(&self, id: RuleId) -> Option<(u32, &Rule)> {
-        (0..).zip(&self.in_force.as_ref()?.rules).find(|(_, rule)| rule.id == id)
     }
 
     /// The connections.
@@ -684,62 +477,12 @@ impl Engine {
     }
 }
 
-impl Outcome {
-    fn new() -> Outcome {
-        Outcome {
-            pass: true,
-            kept: false,
-            rule: None,
-            fault: None,
-            connection: None,
-            reply: None,
-            tag: None,
-            route: None,
-            logs: Vec::new(),
-        }
-    }
-}
-
-impl Stats {
-    fn of(&mut self, fault: Fault) -> &mut u64 {
-        match fault {
-            Fault::Malformed => &mut self.malformed,
-            Fault::Options => &mut self.options,
-            Fault::Fragment => &mut self.fragments_dropped,
-            Fault::NoRule => &mut self.blocked_default,
-            Fault::NoAddress => &mut self.nat_no_address,
-            Fault::PortsExhausted => &mut self.nat_ports_exhausted,
-            Fault::NoState => &mut self.nat_no_state,
-            Fault::Conflict => &mut self.nat_conflict,
-            Fault::Procedure => &mut self.procedures,
-        }
-    }
-}
-
 /// A connection has ended: its port is free again, and its rule has one less.
 fn gone(connection: &Connection, ports: &mut PortMap, limits: &mut Limits) {
     if let Some(nat) = connection.nat().filter(|n| n.port_taken) {
         ports.release(Translated { address: nat.translated.0, proto: connection.forward().proto() }, nat.translated.1);
     }
     limits.ended(connection);
-}
-
-fn programs(config: &Config) -> Result<Programs, EngineError> {
-    Programs::new(config).map_err(expression)
-}
-
-fn expression((expression, source): (String, smpnet_bpf::ExprError)) -> EngineError {
-    EngineError::Expression { expression, source }
-}
-
-/// The rules, maps and dynamic rulesets of a configuration.
-fn parts(config: &Config) -> (HashSet<RuleId>, HashSet<RuleId>, HashSet<&str>) {
-    let rules = config.rules().map(|r| r.id).collect();
-    let maps = config.maps.iter().filter_map(|m| match m {
-        MapItem::Map(map) => Some(map.id),
-        MapItem::Ruleset(_) => None,
-    });
-    (rules, maps.collect(), config.rulesets().map(|r| r.name.as_str()).collect())
 }
 
 /// The number of a name, which it keeps.
@@ -769,18 +512,4 @@ fn answer(how: Return, bytes: &[u8], packet: &Packet, place: &Place<'_>) -> Opti
         return None;
     }
     reply::answer(how, bytes, packet, address_on(place.interfaces, place.interface, packet.family))
-}
-
-/// SplitMix64 (Steele, Lea and Flood 2014). It spreads a seed that nobody knows; it does not hide it from who sees many
-/// numbers whole, which nobody outside does.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
 }
