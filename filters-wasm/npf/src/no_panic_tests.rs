@@ -56,7 +56,7 @@ fn all(bytes: &mut [u8], packet: &Packet, address: u128, id: u16) {
         rewrite(bytes, packet, change);
         icmp_error::translate(bytes, packet, change, Some(address));
     }
-    icmp_error::quoted(bytes, packet);
+    crate::nat::quoted::quoted(bytes, packet);
     pptp::rewrite(bytes, packet, pptp::Whose::Own, |_, id| Some(!id));
     pptp::rewrite(bytes, packet, pptp::Whose::Peer, |_, id| Some(!id));
     pptp::set_gre_call_id(bytes, packet, id);

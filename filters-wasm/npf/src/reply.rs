@@ -128,7 +128,7 @@ fn whole(packet: &Packet, from: u128, number: u8, class: u8, body: &[u8]) -> Opt
 mod tests {
     use super::*;
     use crate::{
-        nat::icmp_error,
+        nat::quoted::quoted,
         packet::{Ports, be16, be32},
         testing::{address, ends, error, icmp, ip, is_right, tcp, udp},
     };
@@ -202,7 +202,7 @@ mod tests {
                 assert_eq!(answer[header + 8..], bytes[..answer.len() - header - 8]);
                 assert_eq!(answer[header..header + 2], if header == 20 { [3, 13] } else { [1, 1] });
                 assert_eq!(be32(&answer, header + 4), 0);
-                let quoted = icmp_error::quoted(&answer, &read(&answer)).unwrap();
+                let quoted = quoted(&answer, &read(&answer)).unwrap();
                 assert_eq!(quoted.ids, Some(Ports { src: 7, dst: 9 }));
             }
         }

@@ -24,7 +24,7 @@ use crate::{
         ports::{PortMap, Translated},
         rewrite,
     },
-    packet::{Malformed, Packet, Upper},
+    packet::{Packet, Upper},
     params::Key as Param,
     plan::RuleIndex,
     reply,
@@ -161,13 +161,6 @@ impl Engine {
         self.stats
     }
 
-    /// Ends connections and table entries that were not used for too long.
-    pub fn expire(&mut self, now: Millis, most: usize) -> usize {
-        self.tables.expire(now);
-        self.fragments.expire(now.0);
-        self.expire_connections(now, most)
-    }
-
     /// Ends what has expired, a little beside each packet.
     fn sweep(&mut self, now: Millis) {
         if now.0 >= self.next_sweep_of_tables {
@@ -190,7 +183,7 @@ impl Engine {
     /// Judges a packet that begins at its IP header, and changes it as translation and procedures say.
     pub fn handle(&mut self, bytes: &mut Vec<u8>, place: &Place<'_>) -> Outcome {
         self.sweep(place.now);
-        let packet = Packet::read(bytes);
+        let packet = Packet::read(bytes).ok();
         self.handle_read(bytes, packet, place)
     }
 
@@ -208,22 +201,20 @@ impl Engine {
                 self.connections.warm(packets.iter().flatten().map(|packet| (packet, at)));
             }
             for ((bytes, packet), i) in chunk.iter_mut().zip(packets).zip(first..) {
-                let outcome = self.handle_read(bytes, packet.ok_or(Malformed::Short), place);
+                let outcome = self.handle_read(bytes, packet, place);
                 tell(i, outcome);
             }
         }
     }
 
-    fn handle_read(&mut self, bytes: &mut Vec<u8>, packet: Result<Packet, Malformed>, place: &Place<'_>) -> Outcome {
+    fn handle_read(&mut self, bytes: &mut Vec<u8>, packet: Option<Packet>, place: &Place<'_>) -> Outcome {
         let mut outcome = Outcome::new();
         let in_force = self.in_force.take();
-        let judged = match &in_force {
-            Some(in_force) => match packet {
-                Ok(packet) => self.judge(in_force, bytes, packet, place, &mut outcome),
-                Err(_) => Err(Fault::Malformed),
-            },
+        let judged = match (&in_force, packet) {
+            (Some(in_force), Some(packet)) => self.judge(in_force, bytes, packet, place, &mut outcome),
+            (_, None) => Err(Fault::Malformed),
             // It is taken here and nowhere else for longer than a line, and always put back.
-            None => Err(Fault::NoRule),
+            (None, _) => Err(Fault::NoRule),
         };
         self.in_force = in_force;
         if let Err(fault) = judged {

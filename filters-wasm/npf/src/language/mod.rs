@@ -30,6 +30,7 @@ mod source;
 mod tests;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub(crate) use names::{ICMP_TYPES_LONG, ICMPV6_TYPES_LONG};
 pub use print::{map_id, print, print_map, print_rule, print_shown, rule_id};
 pub use session::{Disk, Files, NoFiles};
 

@@ -146,7 +146,7 @@ const SERVICES: &[(&str, u16)] = &[
     ("wireguard", 51820),
 ];
 
-/// Types of ICMP: the names of pf, which NPF has on NetBSD, then those of nftables.
+/// Types of ICMP: the names of pf, which NPF has on NetBSD.
 const ICMP_TYPES: &[(&str, u8)] = &[
     ("echorep", 0),
     ("unreach", 3),
@@ -174,6 +174,10 @@ const ICMP_TYPES: &[(&str, u8)] = &[
     ("mobregrep", 36),
     ("skip", 39),
     ("photuris", 40),
+];
+
+/// The same as nftables names them too.
+pub(crate) const ICMP_TYPES_LONG: &[(&str, u8)] = &[
     ("echo-reply", 0),
     ("destination-unreachable", 3),
     ("source-quench", 4),
@@ -216,6 +220,10 @@ const ICMPV6_TYPES: &[(&str, u8)] = &[
     ("wrurep", 140),
     ("mtraceresp", 200),
     ("mtrace", 201),
+];
+
+/// The same as nftables names them too.
+pub(crate) const ICMPV6_TYPES_LONG: &[(&str, u8)] = &[
     ("destination-unreachable", 1),
     ("packet-too-big", 2),
     ("time-exceeded", 3),
@@ -337,14 +345,23 @@ pub(super) fn services() -> impl Iterator<Item = &'static str> {
     all(SERVICES)
 }
 
+type Names = &'static [(&'static str, u8)];
+
+/// Names of types, those that stand for a number in what is printed first.
+fn icmp_names(v6: bool) -> (Names, Names) {
+    if v6 { (ICMPV6_TYPES, ICMPV6_TYPES_LONG) } else { (ICMP_TYPES, ICMP_TYPES_LONG) }
+}
+
 /// Number of a type of ICMP, or of ICMPv6.
 pub(super) fn icmp_type(v6: bool, name: &str) -> Option<u8> {
-    find(if v6 { ICMPV6_TYPES } else { ICMP_TYPES }, name)
+    let (short, long) = icmp_names(v6);
+    find(short, name).or_else(|| find(long, name))
 }
 
 /// Names of all types.
 pub(super) fn icmp_types(v6: bool) -> impl Iterator<Item = &'static str> {
-    all(if v6 { ICMPV6_TYPES } else { ICMP_TYPES })
+    let (short, long) = icmp_names(v6);
+    all(short).chain(all(long))
 }
 
 /// Number of a code of a type.

@@ -134,23 +134,11 @@ impl Headers {
 }
 
 /// Where the address of that side stands in an IP header.
-fn address_at(family: Family, side: Side) -> usize {
+pub(super) fn address_at(family: Family, side: Side) -> usize {
     match (family, side) {
         (Family::V4, Side::Src) => 12,
         (Family::V4, Side::Dst) => 16,
         (Family::V6, Side::Src) => 8,
         (Family::V6, Side::Dst) => 24,
-    }
-}
-
-/// An address as it stands there, in the form of [`Packet`].
-pub(super) fn address(bytes: &[u8], headers: &Headers, side: Side) -> u128 {
-    let at = headers.ip + address_at(headers.family, side);
-    match headers.family {
-        Family::V4 => crate::packet::v4(crate::packet::be32(bytes, at)),
-        Family::V6 => {
-            let octets = bytes.get(at..).and_then(|b| b.first_chunk::<16>());
-            octets.map_or(0, |&octets| u128::from_be_bytes(octets))
-        }
     }
 }

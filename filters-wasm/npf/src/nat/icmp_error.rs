@@ -6,55 +6,17 @@
 //! destination was translated goes out, and quotes the inner destination: the quote's destination is changed, and the
 //! error's own source. In both, the quote's side is the other one of the error's.
 
-use super::{
-    headers::{Headers, address},
-    rewrite::{Change, Side},
-};
+use super::{headers::Headers, rewrite::Change};
 use crate::{
-    config::Family,
     edit::Edit,
-    packet::{IcmpClass, Packet, Ports, Upper, be16, proto},
+    packet::{IcmpClass, Packet, Upper},
 };
-
-/// What an ICMP error says of the packet that it is about. Fewer bytes of it may be there than [`Packet::read`] asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quoted {
-    /// The same as the error's.
-    pub family: Family,
-    /// Where it came from, in the form of [`Packet`].
-    pub src: u128,
-    /// Where it went.
-    pub dst: u128,
-    /// The upper protocol.
-    pub proto: u8,
-    /// The ports of TCP, UDP and SCTP. Of ICMP queries and replies the identifier, twice. None where the quote ends
-    /// before, in later fragments, and in other protocols.
-    pub ids: Option<Ports>,
-}
 
 /// The headers of the packet that an ICMP error quotes. None: this is no ICMP error, or the quote has not even addresses.
-fn headers_of_quote(bytes: &[u8], packet: &Packet) -> Option<Headers> {
+pub(super) fn headers_of_quote(bytes: &[u8], packet: &Packet) -> Option<Headers> {
     let Upper::Icmp(icmp) = packet.upper else { return None };
     let IcmpClass::Error(at) = icmp.class else { return None };
     Headers::read(bytes.get(..packet.len)?, at, packet.family)
-}
-
-/// The packet that an ICMP error quotes. None: this is no ICMP error, or the quote has not even addresses.
-pub fn quoted(bytes: &[u8], packet: &Packet) -> Option<Quoted> {
-    let headers = headers_of_quote(bytes, packet)?;
-    let bytes = &bytes[..packet.len];
-    let at = |at: Option<usize>| at.filter(|&at| at + 2 <= bytes.len()).map(|at| be16(bytes, at));
-    let (src, dst) = match (headers.proto, headers.upper) {
-        (proto::SCTP, Some(upper)) => (at(Some(upper)), at(Some(upper + 2))),
-        _ => (at(headers.id(bytes, Side::Src)), at(headers.id(bytes, Side::Dst))),
-    };
-    Some(Quoted {
-        family: headers.family,
-        src: address(bytes, &headers, Side::Src),
-        dst: address(bytes, &headers, Side::Dst),
-        proto: headers.proto,
-        ids: src.zip(dst).map(|(src, dst)| Ports { src, dst }),
-    })
 }
 
 /// Changes the packet that an ICMP error quotes, with its IP header's and its upper protocol's checksum where those are
@@ -89,6 +51,10 @@ pub fn translate(bytes: &mut [u8], packet: &Packet, change: Change, own: Option<
 mod tests {
     use super::*;
     use crate::testing::{address as addr, ends, error, icmp, is_right, tcp, udp};
+    use crate::{
+        nat::{Side, quoted::quoted},
+        packet::{Ports, be16},
+    };
     use proptest::prelude::*;
 
     fn change(side: Side, to: &str, port: u16) -> Change {

@@ -19,6 +19,8 @@ pub mod rewrite;
 
 mod headers;
 #[cfg(test)]
+pub(crate) mod quoted;
+#[cfg(test)]
 mod reference_tests;
 
 pub use rewrite::{Change, Side, rewrite};

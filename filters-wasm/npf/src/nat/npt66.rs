@@ -203,7 +203,7 @@ mod tests {
         let mut bytes = error("2001:db8:fefe::f", "2001:db8:1:d550::9", 3, &outer);
         let packet = Packet::read(&bytes).unwrap();
         let sum = bytes[42..44].to_vec();
-        let quoted = icmp_error::quoted(&bytes, &packet).unwrap();
+        let quoted = crate::nat::quoted::quoted(&bytes, &packet).unwrap();
         let back = rfc().inward(quoted.src);
         let change = Change { side: Npt66::side(Way::In).other(), address: back, port_or_id: None };
         assert!(rfc().rewrite(&mut bytes, &packet, Way::In));

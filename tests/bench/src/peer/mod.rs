@@ -18,6 +18,7 @@ use crate::{
 };
 use ends::{Ends, Frame, Waiting};
 use smpnet_lab::{Daemon, Host, Lab, TempDir, on_interrupt};
+use smpnet_stack::wire::checksum::checksum;
 use std::{
     error::Error,
     path::Path,
@@ -273,13 +274,6 @@ fn frame(to: [u8; 6], flow: u16, size: u16) -> Frame {
     f[36..38].copy_from_slice(&9u16.to_be_bytes());
     f[38..40].copy_from_slice(&(size - 34).to_be_bytes());
     f
-}
-
-/// The Internet checksum (RFC 1071) of an even number of bytes.
-fn checksum(bytes: &[u8]) -> u16 {
-    let sum: u32 = bytes.chunks_exact(2).map(|b| u32::from(u16::from_be_bytes([b[0], b[1]]))).sum();
-    let sum = (sum & 0xffff) + (sum >> 16);
-    !((sum + (sum >> 16)) as u16)
 }
 
 /// The Ethernet address of an interface.
