@@ -1,7 +1,7 @@
 //! NPF, NetBSD's packet filter: its language, its rules, its connections and its address translation.
 //!
 //! ```text
-//! npf.conf -- language --> Config -- the literal evaluator, or (later) one WebAssembly module --> a verdict
+//! npf.conf -- language --> Config -- a plan, or the literal evaluator --> the rule that decides
 //! packet -- Packet::read --> fragments -> connections -> rules -> translation -> procedures
 //! ```
 //!

@@ -73,7 +73,7 @@ enum Foreign {
 
 /// Judge packets by a configuration: one line out for each packet
 ///
-/// Connections, translation, procedures and limits work as in the daemon; time is that of the packets.
+/// Fragments, connections, translation, procedures and limits are looked after; time is that of the packets.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Packets are lines of JSON, or a pcap or pcapng file. A line in, and the line that comes out with --json:
@@ -97,7 +97,7 @@ struct ReplayArgs {
     /// An address that an interface has, for ifaddrs() and answers; as often as there are some
     #[arg(long, value_name = "NAME=ADDRESS", value_parser = address)]
     address: Vec<(String, IpAddr)>,
-    /// What finds the rule: the daemon's decision structures, or the literal evaluator, rule by rule
+    /// What finds the rule: decision structures, or the literal evaluator, rule by rule
     #[arg(long, value_enum, default_value = "plan")]
     engine: Rules,
     /// Write logged packets to this file, as npflog has them: for tcpdump and tshark
@@ -225,33 +225,42 @@ fn replay(cx: &Context, args: &ReplayArgs) -> Result<Output, Failure> {
         replay.keep_log();
         out.log = Some((path.clone(), file));
     }
-    let name = args.packets.display();
     if is_capture(&args.packets) {
-        let (Some(interface), Some(dir)) = (&args.interface, args.dir) else {
-            return Err(Failure::usage(format!(
-                "{name} is a capture: --interface and --dir say where its packets are"
-            )));
-        };
-        let file = CaptureFile::read(&args.packets).map_err(Failure::new)?;
-        let skip = match file.dlt().map_err(|e| Failure::new(format!("{name}: {e}")))? {
-            Some(Dlt::En10mb) => Dlt::En10mb.network_offset() as usize,
-            _ => 0,
-        };
-        let start = file.captured().map(|p| p.ns).min().unwrap_or(0);
-        for packet in file.captured() {
-            let mut bytes = packet.bytes.get(skip..).unwrap_or_default().to_vec();
-            let now = Millis((packet.ns - start) / 1_000_000);
-            let judged = replay.packet(&mut bytes, interface, dir.into(), now);
-            if !out.put(&judged, &replay.take_log())? {
-                break;
-            }
-        }
-        return Ok(Output::printed());
+        replay_capture(args, &mut replay, &mut out)?;
+    } else {
+        replay_lines(&args.packets, &mut replay, &mut out)?;
     }
-    let lines: Box<dyn BufRead> = if args.packets == Path::new("-") {
+    Ok(Output::printed())
+}
+
+fn replay_capture(args: &ReplayArgs, replay: &mut Replay<'_>, out: &mut Lines<'_>) -> Result<(), Failure> {
+    let name = args.packets.display();
+    let (Some(interface), Some(dir)) = (&args.interface, args.dir) else {
+        return Err(Failure::usage(format!("{name} is a capture: --interface and --dir say where its packets are")));
+    };
+    let file = CaptureFile::read(&args.packets).map_err(Failure::new)?;
+    let skip = match file.dlt().map_err(|e| Failure::new(format!("{name}: {e}")))? {
+        Some(Dlt::En10mb) => Dlt::En10mb.network_offset() as usize,
+        _ => 0,
+    };
+    let start = file.captured().map(|p| p.ns).min().unwrap_or(0);
+    for packet in file.captured() {
+        let mut bytes = packet.bytes.get(skip..).unwrap_or_default().to_vec();
+        let now = Millis((packet.ns - start) / 1_000_000);
+        let judged = replay.packet(&mut bytes, interface, dir.into(), now);
+        if !out.put(&judged, &replay.take_log())? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn replay_lines(packets: &Path, replay: &mut Replay<'_>, out: &mut Lines<'_>) -> Result<(), Failure> {
+    let name = packets.display();
+    let lines: Box<dyn BufRead> = if packets == Path::new("-") {
         Box::new(std::io::stdin().lock())
     } else {
-        let file = std::fs::File::open(&args.packets).map_err(|e| Failure::new(format!("{name}: {e}")))?;
+        let file = std::fs::File::open(packets).map_err(|e| Failure::new(format!("{name}: {e}")))?;
         Box::new(BufReader::new(file))
     };
     let mut lines = lines.take(u64::MAX);
@@ -276,7 +285,7 @@ fn replay(cx: &Context, args: &ReplayArgs) -> Result<Output, Failure> {
             break;
         }
     }
-    Ok(Output::printed())
+    Ok(())
 }
 
 /// Whether a file is a pcap or pcapng file. Lines of JSON begin with none of their first bytes.
