@@ -1,6 +1,8 @@
 //! The steps that a running router is changed by. Each has an inverse, so that a list of them can be undone.
 
-use crate::config::{ArpEntry, Config, Filter, FilterTable, Interface, Located, Mac, Multicast, Prefix, Route};
+use crate::config::{
+    ArpEntry, Config, Filter, FilterTable, Interface, Located, Mac, Multicast, NpfSection, Prefix, Route,
+};
 use std::{collections::HashMap, fmt, path::PathBuf};
 
 /// The value of a sysctl node, and whether the configuration asks for it.
@@ -63,6 +65,8 @@ pub enum Op {
     SwapFilter(Filter, Filter),
     /// Takes a filter away.
     DetachFilter(Filter),
+    /// Gives npf another configuration, before and after; every packet is judged by the one or the other.
+    SetNpf(Option<Box<NpfSection>>, Option<Box<NpfSection>>),
     /// Writes a sysctl node, before and after.
     SetSysctl(String, Setting, Setting),
 }
@@ -95,6 +99,7 @@ impl Op {
             Op::LoadFilter(f) => Op::DetachFilter(f),
             Op::SwapFilter(from, to) => Op::SwapFilter(to, from),
             Op::DetachFilter(f) => Op::LoadFilter(f),
+            Op::SetNpf(from, to) => Op::SetNpf(to, from),
             Op::SetSysctl(n, from, to) => Op::SetSysctl(n, to, from),
         })
     }
@@ -142,6 +147,7 @@ impl Op {
                 }
             }
             Op::DetachFilter(f) => config.filters.retain(|o| o.name != f.name),
+            Op::SetNpf(_, to) => config.npf = to.map(|n| *n),
             Op::SetSysctl(name, _, to) => {
                 if to.configured {
                     config.sysctl.insert(name, Located { value: to.value, at: Default::default() });
@@ -195,6 +201,7 @@ impl Op {
             Op::AddArp(a) => a.at,
             Op::CreateTable(t) | Op::FillTable(_, t) => t.at,
             Op::LoadFilter(f) | Op::SwapFilter(_, f) => f.source_at,
+            Op::SetNpf(_, Some(npf)) => npf.at,
             _ => Default::default(),
         }
     }
@@ -247,6 +254,11 @@ impl fmt::Display for Op {
             Op::LoadFilter(x) => write!(f, "load filter {}: {}", x.name, x.what()),
             Op::SwapFilter(_, x) => write!(f, "swap filter {}: {}", x.name, x.what()),
             Op::DetachFilter(x) => write!(f, "detach filter {}", x.name),
+            Op::SetNpf(_, None) => write!(f, "npf: no configuration"),
+            Op::SetNpf(_, Some(to)) => {
+                let inactive = if to.active { "" } else { ", not active" };
+                write!(f, "npf: {} ({} rules{inactive})", to.source.file, to.source.config.rules().count())
+            }
             Op::SetSysctl(n, from, to) => write!(f, "sysctl {n}: {} -> {}", from.value, to.value),
         }
     }

@@ -1,7 +1,7 @@
 //! The difference between two configurations, as a list of steps.
 
 use super::op::{Op, Setting};
-use crate::config::{Backing, Config, Filter, Interface, NextHop, Prefix, Route, RouteTarget};
+use crate::config::{Backing, Config, Filter, Interface, NextHop, NpfSection, Prefix, Route, RouteTarget};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What is to be done, and what cannot be done without a restart.
@@ -141,6 +141,10 @@ impl<'c> Planner<'c> {
                 Some(o) if o != f => self.ops.push(Op::SwapFilter(o.clone(), f.clone())),
                 Some(_) => {}
             }
+        }
+        if old.npf != new.npf {
+            let boxed = |npf: &Option<NpfSection>| npf.clone().map(Box::new);
+            self.ops.push(Op::SetNpf(boxed(&old.npf), boxed(&new.npf)));
         }
         // When no filter looks into them any more.
         for t in old.tables.iter().filter(|t| !new.tables.iter().any(|n| n.name == t.name)) {
@@ -289,6 +293,8 @@ fn notes(old: &Config, new: &Config) -> Vec<String> {
     note(old.pool != new.pool, "[pool]");
     note(old.control != new.control, "[control]");
     note(old.filter_host != new.filter_host, "[filters]");
+    let settled = |c: &Config| c.npf.as_ref().map(NpfSection::settings);
+    note(settled(old).zip(settled(new)).is_some_and(|(o, n)| o != n), "[npf] connections or priority");
     note(old.plugins.dirs != new.plugins.dirs, "[plugins] dirs");
     notes
 }

@@ -13,6 +13,7 @@ mod doctor;
 mod filter;
 mod ifconfig;
 mod netstat;
+mod npf_control;
 mod npfctl;
 mod plugin;
 mod route;

@@ -3,6 +3,7 @@
 use super::{
     bpf_capture_file::CaptureFile,
     context::{Context, Failure, Output},
+    npf_control as control,
 };
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
@@ -29,12 +30,17 @@ const DEFAULT_CONFIG: &str = "/etc/npf.conf";
 /// Longest line of a file of packets: two hex digits for each byte of the longest packet, and the rest of the line.
 const LINE_MAX: u64 = 256 * 1024;
 
-/// NPF, the packet filter: check a configuration, and try it on packets, without a daemon
+/// NPF, the packet filter: load rules, look at connections and tables; check and try configurations without a daemon
 #[derive(Debug, Args)]
 #[command(
     infer_subcommands = true,
     after_help = "\
 Examples:
+  smpnet npfctl reload npf.conf
+  smpnet npfctl show
+  smpnet npfctl table blocked add 192.0.2.7
+  smpnet npfctl rule guests add block in from 10.0.9.0/24
+  smpnet npfctl list -v
   smpnet npfctl validate npf.conf
   smpnet npfctl replay --config npf.conf --packets packets.jsonl
   smpnet npfctl convert pf /etc/pf.conf > npf.conf
@@ -47,6 +53,33 @@ pub struct NpfctlArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Have packets judged, by what is loaded
+    Start,
+    /// Have packets judged no more; rules, tables and connections stay
+    Stop,
+    /// Put a configuration in force: every packet is judged by the old or the new one
+    Reload {
+        /// The configuration; - for standard input
+        #[arg(default_value = DEFAULT_CONFIG)]
+        file: PathBuf,
+        /// Only have the daemon check it
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Take rules, tables and connections away; packets pass
+    Flush,
+    /// Print what is in force, with the ids of rules
+    Show,
+    /// Change the rules of a dynamic ruleset
+    Rule(control::RuleArgs),
+    /// Change the entries of a table
+    Table(control::TableArgs),
+    /// Print counters
+    Stats,
+    /// List connections
+    List(control::ListArgs),
+    /// Show the busiest rules and connections
+    Top(control::TopArgs),
     /// Check a configuration and print what it means: its parsed form, with all parameters
     Validate {
         /// The configuration; - for standard input
@@ -149,6 +182,16 @@ fn address(text: &str) -> Result<(String, IpAddr), String> {
 
 pub fn run(cx: &Context, args: &NpfctlArgs) -> Result<Output, Failure> {
     match &args.command {
+        Command::Start => control::start(cx),
+        Command::Stop => control::stop(cx),
+        Command::Reload { file, dry_run } => control::reload(cx, file, *dry_run),
+        Command::Flush => control::flush(cx),
+        Command::Show => control::show(cx),
+        Command::Rule(args) => control::rule(cx, args),
+        Command::Table(args) => control::table(cx, args),
+        Command::Stats => control::stats(cx),
+        Command::List(args) => control::list(cx, args),
+        Command::Top(args) => control::top(cx, args),
         Command::Validate { file } => validate(file),
         Command::Replay(args) => replay(cx, args),
         Command::Convert { from, file } => convert(*from, file),
@@ -165,7 +208,7 @@ fn validate(file: &Path) -> Result<Output, Failure> {
 }
 
 fn convert(from: Foreign, file: &Path) -> Result<Output, Failure> {
-    let (name, text) = text_of(file)?;
+    let (name, text) = read_text(file)?;
     let converted = match from {
         Foreign::Pf => convert::pf(&text),
         Foreign::Nft => convert::nft(&text).map_err(|e| Failure::new(format!("{name}: {e}")))?,
@@ -178,7 +221,7 @@ fn convert(from: Foreign, file: &Path) -> Result<Output, Failure> {
 }
 
 /// A file's name in messages, and what is in it.
-fn text_of(file: &Path) -> Result<(String, String), Failure> {
+pub(super) fn read_text(file: &Path) -> Result<(String, String), Failure> {
     let is_stdin = file == Path::new("-");
     let (name, text) = if is_stdin {
         ("stdin".to_owned(), std::io::read_to_string(std::io::stdin()))
@@ -190,14 +233,17 @@ fn text_of(file: &Path) -> Result<(String, String), Failure> {
 
 /// Reads and parses a configuration.
 fn read(file: &Path) -> Result<Parsed, Failure> {
-    let (name, text) = text_of(file)?;
-    parse(&name, &text, &Disk).map_err(|found| {
-        let n = found.errors().count();
-        let summary = if n == 1 { "1 error".to_owned() } else { format!("{n} errors") };
-        let mut failure = Failure::new(format!("{name}: {summary}\n{found}"));
-        failure.body = json!({ "error": format!("{name}: {summary}"), "diagnostics": found });
-        failure
-    })
+    let (name, text) = read_text(file)?;
+    parse(&name, &text, &Disk).map_err(|found| refused(&name, &found))
+}
+
+/// Everything that is wrong with a configuration.
+pub(super) fn refused(name: &str, found: &Diagnostics) -> Failure {
+    let n = found.errors().count();
+    let summary = if n == 1 { "1 error".to_owned() } else { format!("{n} errors") };
+    let mut failure = Failure::new(format!("{name}: {summary}\n{found}"));
+    failure.body = json!({ "error": format!("{name}: {summary}"), "diagnostics": found });
+    failure
 }
 
 fn warn(warnings: &Diagnostics) {

@@ -3,6 +3,7 @@
 mod check;
 mod model;
 mod module;
+mod npf;
 mod read;
 mod route_words;
 mod source;
@@ -16,6 +17,7 @@ pub use model::{
     PoolSection, Prefix, Route, RouteTarget, RuntimeSection,
 };
 pub use module::{MODULE_FILE_MAX, Module, capabilities, fault_limit, limits, table_name};
+pub use npf::{NpfBundle, NpfSection, NpfSource, told};
 pub use read::{
     ReadFile, filter_name, interface_address, interface_name, mac_or_auto, offload_name, offload_set, read,
     route_destination,

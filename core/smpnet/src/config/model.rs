@@ -2,6 +2,7 @@
 
 use super::{
     module::Module,
+    npf::NpfSection,
     source::{At, Located},
     table_file::FilterTable,
 };
@@ -101,6 +102,8 @@ pub struct Config {
     pub tables: Vec<FilterTable>,
     /// `[[filter]]`.
     pub filters: Vec<Filter>,
+    /// `[npf]`.
+    pub npf: Option<NpfSection>,
     /// `[sysctl]`.
     pub sysctl: BTreeMap<String, Located<String>>,
 }

@@ -4,7 +4,8 @@
 use super::{
     model::*,
     module::{Module, capabilities, fault_limit, limits},
-    source::{Located, Problem, Report, did_you_mean},
+    npf::{self, CONNECTIONS_MAX, NpfSection, NpfSource},
+    source::{At, Located, Problem, Report, did_you_mean},
     table::{Source, Table, to_json},
     table_file::{Entries, FilterTable, parse_entries, parse_line, table_kind},
 };
@@ -93,6 +94,9 @@ impl<'s, 't> Reader<'s, 't> {
         }
         self.each(&root, "table", "[[table]]", |t| config.tables.extend(self.filter_table(t)));
         self.each(&root, "filter", "[[filter]]", |t| config.filters.extend(self.filter(t)));
+        if let Some(t) = self.section(&root, "npf", "[npf]") {
+            config.npf = self.npf(t);
+        }
         if let Some(v) = root.value("sysctl") {
             self.sysctl(&mut config, v);
         }
@@ -204,6 +208,44 @@ impl<'s, 't> Reader<'s, 't> {
             multicast,
             offloads,
         })
+    }
+
+    fn npf(&self, t: Table<'s, 't>) -> Option<NpfSection> {
+        let file = t.required_text("config");
+        let active = t.flag("active").unwrap_or(true);
+        let defaults = smpnet_npf::router::Settings::default();
+        let connections = t.number("connections", 1, CONNECTIONS_MAX).map_or(defaults.connections, |n| n as usize);
+        let priority = t.number("priority", i32::MIN.into(), i32::MAX.into()).unwrap_or(0) as i32;
+        let at = t.at();
+        t.finish();
+        let file = file?;
+        let text = |path: &Path| {
+            let bytes = (self.read_file)(path).map_err(|e| e.to_string())?;
+            String::from_utf8(bytes).map_err(|_| "it is not text".to_owned())
+        };
+        let name = npf::beside(self.base, &file.value);
+        let main = match text(Path::new(&name)) {
+            Ok(main) => main,
+            Err(e) => {
+                self.source.report(Problem::error(file.at, format!("{name}: {e}")));
+                return None;
+            }
+        };
+        let problem = |make: fn(At, String) -> Problem, found: &smpnet_npf::language::Diagnostics| {
+            for (message, hint) in npf::told(found) {
+                self.source.report(make(file.at, message).hint(hint));
+            }
+        };
+        match NpfSource::read(&name, main, &|path| text(Path::new(path))) {
+            Ok((source, warnings)) => {
+                problem(Problem::warning, &warnings);
+                Some(NpfSection { at, source, active, connections, priority })
+            }
+            Err(errors) => {
+                problem(Problem::error, &errors);
+                None
+            }
+        }
     }
 
     fn filter(&self, t: Table<'s, 't>) -> Option<Filter> {

@@ -1,6 +1,6 @@
 //! Every endpoint of the API.
 
-use super::{capture, change, filters, metrics, show, state::Daemon};
+use super::{capture, change, filters, metrics, npf, show, state::Daemon};
 use crate::api::{Endpoint, Handler, Param};
 
 const fn required(name: &'static str, text: &'static str) -> Param {
@@ -36,6 +36,7 @@ pub fn endpoints() -> Vec<Endpoint<Daemon>> {
     let mut all = interfaces();
     all.extend(routing());
     all.extend(filtering());
+    all.extend(npf::endpoints());
     all.extend(capture::endpoints());
     all.extend(observing());
     all.extend(configuring());

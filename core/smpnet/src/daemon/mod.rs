@@ -8,6 +8,7 @@ mod filter_requests;
 mod filters;
 mod metrics;
 mod notify;
+mod npf;
 mod requests;
 mod router;
 mod run;

@@ -6,13 +6,14 @@ use crate::{
     apply::{Executor, Op},
     config::{
         Action, ArpEntry, AttachLayer, Backing, Entries, Filter, FilterDirection, FilterSource, FilterTable, Interface,
-        Mac, Multicast, Prefix, Route, RouteTarget, did_you_mean,
+        Mac, Multicast, NpfSection, Prefix, Route, RouteTarget, did_you_mean,
     },
     native::{NativeFilters, NativePlace, NativeSpec, Quarantined},
     plugins::Plugins,
 };
 use serde_json::{Value, json};
 use smpnet_abi::MacAddr;
+use smpnet_npf::router::Npf;
 use smpnet_runtime::Runtime;
 use smpnet_stack::{
     AddrOptions, ArpSpec, AtHook, Dir, FilterOpinion, HookLayer, IfIndex, Ipv4Net, NextHopSpec, RouteKind, RouteSpec,
@@ -40,6 +41,8 @@ pub struct Router {
     /// Where events go.
     pub bus: Bus,
     attached: Mutex<BTreeMap<String, Attached>>,
+    /// Made when it is first asked for.
+    npf: Mutex<Option<Arc<Npf>>>,
     /// What the last generations of each filter were made of: faults may bring any of them back.
     programs: Mutex<BTreeMap<String, VecDeque<(u64, Filter)>>>,
 }
@@ -86,6 +89,7 @@ impl Router {
             plugins,
             bus,
             attached: Mutex::default(),
+            npf: Mutex::default(),
             programs: Mutex::default(),
         }
     }
@@ -424,6 +428,37 @@ impl Router {
         report
     }
 
+    /// npf, if a configuration ever asked for it.
+    pub fn npf(&self) -> Option<Arc<Npf>> {
+        self.npf.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_npf(&self, to: Option<&NpfSection>) -> Result<Value, String> {
+        let mut npf = self.npf.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(to) = to else {
+            if let Some(npf) = &*npf {
+                npf.stop().and_then(|()| npf.flush()).map_err(text)?;
+            }
+            return Ok(Value::Null);
+        };
+        let npf = match &*npf {
+            Some(npf) => npf.clone(),
+            None => npf.insert(Npf::new(&self.stack, to.settings()).map_err(text)?).clone(),
+        };
+        npf.reload(to.source.config.clone()).map_err(text)?;
+        if to.active { npf.start() } else { npf.stop() }.map_err(text)?;
+        let rules = to.source.config.rules().count();
+        self.bus.publish("npf", json!({"what": "loaded", "file": to.source.file, "rules": rules, "active": to.active}));
+        Ok(Value::Null)
+    }
+
+    /// Takes npf out for good, when nothing is received any more.
+    pub fn stop_npf(&self) {
+        if let Some(npf) = self.npf.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            npf.shutdown();
+        }
+    }
+
     /// Loads a plugin from a file.
     pub fn load_plugin(&self, file: &Path) -> Result<Value, String> {
         let loaded = self.plugins.load(file);
@@ -524,6 +559,7 @@ impl Executor for &Router {
                 self.programs().remove(&f.name);
                 Ok(self.filter_event("detached", json!({"name": f.name})))
             }
+            Op::SetNpf(_, to) => self.set_npf(to.as_deref()),
             Op::SetSysctl(name, _, to) => {
                 self.runtime.sysctl().set(name, &to.value).map_err(text)?;
                 Ok(Value::Null)

@@ -314,6 +314,7 @@ fn stop(daemon: &Daemon) {
     for failure in daemon.take_down() {
         error!("while stopping: {failure}");
     }
+    daemon.router.stop_npf();
     daemon.router.stack.shutdown();
     daemon.router.plugins.stop();
     let report = daemon.router.runtime.stop();

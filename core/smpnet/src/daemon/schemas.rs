@@ -51,7 +51,16 @@ fn request(text: &str, required: &[&str], fields: Value) -> Value {
 /// All schemas by name.
 pub fn schemas() -> Value {
     let mut all = Map::new();
-    for part in [common(), interfaces(), routing(), filters(), super::capture::schemas(), observing(), configuring()] {
+    for part in [
+        common(),
+        interfaces(),
+        routing(),
+        filters(),
+        super::capture::schemas(),
+        super::npf::schemas(),
+        observing(),
+        configuring(),
+    ] {
         if let Value::Object(part) = part {
             all.extend(part);
         }

@@ -89,7 +89,7 @@ impl<'a> Path<'a> {
                 self.drop_on(ifp, reason, c);
                 return;
             }
-            Fit::Fragment if flags & GSO == 0 => {
+            Fit::Fragment if flags & GSO == 0 && !self.cuts_behind_hooks() => {
                 decrement_ttl(p.data_mut());
                 self.ip_stat(IpStat::Forward, 1);
                 self.fragment(c, out.mtu, |path, piece| {
@@ -97,7 +97,7 @@ impl<'a> Path<'a> {
                 });
                 return;
             }
-            Fit::Fragment if !self.shrink_segments(c, info, out.mtu) => {
+            Fit::Fragment if flags & GSO != 0 && !self.shrink_segments(c, info, out.mtu) => {
                 self.drop_on(ifp, DropReason::IpCannotFragment, c);
                 return;
             }
@@ -256,7 +256,8 @@ impl<'a> Path<'a> {
                 self.tell_tunnel_too_big(c, &ip, mtu);
                 self.drop_on(out, reason, c);
             }
-            Fit::Fragment if p.hdr().flags & GSO == 0 => {
+            // Where hooks see whole packets, it is cut behind them.
+            Fit::Fragment if p.hdr().flags & GSO == 0 && !(self.cuts_behind_hooks() && mtu == out.mtu) => {
                 self.fragment(c, mtu, |path, piece| path.ip_send(out, piece, next, false));
             }
             _ => self.ip_send(out, c, next, false),

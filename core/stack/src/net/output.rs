@@ -192,6 +192,9 @@ impl<'a> Path<'a> {
         let ether = ifp.medium == Medium::Ether;
         if ip {
             self.inet_out_hooks(ifp, ether, burst);
+            if self.cuts_behind_hooks() {
+                self.cut_too_long(ifp, burst);
+            }
         }
         self.if_send(ifp, flags, burst);
     }
@@ -204,8 +207,57 @@ impl<'a> Path<'a> {
                 let _ = self.packet(c).push_front(HEADER_LEN);
             }
         }
+        if self.cuts_behind_hooks() {
+            self.cut_too_long(ifp, burst);
+        }
         let flags = burst.iter().fold(0, |all, c| all | self.packet(c).hdr().flags);
         self.if_send(ifp, flags, burst);
+    }
+
+    /// Filters that want whole packets see them on their way out, too: what is too long for the link is cut behind them.
+    pub(crate) fn cuts_behind_hooks(&self) -> bool {
+        self.s.tunables.reass_for_filters.load(std::sync::atomic::Ordering::Relaxed) > 0
+    }
+
+    /// Cuts what is longer than the link takes, unless it is to be cut into segments.
+    fn cut_too_long(&mut self, ifp: &'a Ifnet, burst: &mut Burst) {
+        let link = if ifp.medium == Medium::Ether { HEADER_LEN } else { 0 };
+        let most = ifp.mtu + link as u32;
+        let is_too_long = |path: &Path<'a>, c: Cell| {
+            let p = path.packet(c);
+            p.len() > most && p.hdr().flags & GSO == 0
+        };
+        if !burst.iter().any(|c| is_too_long(self, c)) {
+            return;
+        }
+        let all = std::mem::replace(burst, Burst::new());
+        for c in all.iter() {
+            if !is_too_long(self, c) {
+                self.add_or_send(ifp, burst, c);
+                continue;
+            }
+            let mut p = self.packet(c);
+            let mut header = [0; HEADER_LEN];
+            header[..link].copy_from_slice(p.data().get(..link).unwrap_or(&[0; HEADER_LEN][..link]));
+            p.pull_front(link);
+            self.fragment(c, ifp.mtu, |path, piece| {
+                match path.packet(piece).push_front(link) {
+                    Some(front) => front.copy_from_slice(&header[..link]),
+                    None => return path.drop_on(ifp, DropReason::NoBuffer, piece),
+                }
+                path.add_or_send(ifp, burst, piece);
+            });
+        }
+    }
+
+    /// Adds a packet to a burst; one that is full is sent before.
+    fn add_or_send(&mut self, ifp: &'a Ifnet, burst: &mut Burst, c: Cell) {
+        if burst.is_full() {
+            let flags = burst.iter().fold(0, |all, c| all | self.packet(c).hdr().flags);
+            self.if_send(ifp, flags, burst);
+            burst.clear();
+        }
+        burst.push(c);
     }
 
     fn if_send(&mut self, ifp: &'a Ifnet, flags: u32, burst: &mut Burst) {

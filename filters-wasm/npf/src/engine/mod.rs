@@ -15,6 +15,8 @@ mod random;
 mod ruleset;
 mod share;
 #[cfg(test)]
+mod share_tests;
+#[cfg(test)]
 mod tests;
 mod translate;
 
@@ -369,6 +371,16 @@ impl Engine {
     /// The name of an interface, by the number that connections know.
     pub fn interface_name(&self, number: u16) -> Option<&str> {
         self.interfaces.names.get(usize::from(number)).map(|(name, _)| name.as_str())
+    }
+
+    /// Connections in some slots of the table that the rules in force still know, and the slot to go on from; None: there are
+    /// none behind.
+    pub fn page(&self, slots: std::ops::Range<u32>) -> (impl Iterator<Item = (ConnId, &Connection)>, Option<u32>) {
+        let (all, next) = self.connections.page(slots);
+        let is_known = |c: &Connection| {
+            self.ruleset.as_ref().is_some_and(|r| c.facts.serial == r.serial || r.facts_now(c.facts, c.map()).is_some())
+        };
+        (all.filter(move |(_, c)| is_known(c)), next)
     }
 
     /// Ends a connection.

@@ -60,6 +60,12 @@ impl Share {
         }
     }
 
+    /// Connections of all workers that are elsewhere than their hash says.
+    #[cfg(test)]
+    pub(super) fn elsewhere_len(&self) -> usize {
+        self.elsewhere.len()
+    }
+
     fn natural(&self, key: &Key) -> u8 {
         let ports = match key.proto() {
             proto::TCP | proto::UDP => u32::from(key.ids().0) << 16 | u32::from(key.ids().1),

@@ -83,7 +83,7 @@ impl<'f> Session<'f> {
     }
 
     /// Reads a file that `at` asks for. None when that was refused, which is reported.
-    pub fn load(&mut self, path: &str, at: Span) -> Option<u32> {
+    fn load(&mut self, path: &str, at: Span) -> Option<u32> {
         if self.sources.len() >= MAX_FILES {
             self.error(at, format!("there are more than {MAX_FILES} files"));
             return None;
@@ -106,10 +106,21 @@ impl<'f> Session<'f> {
         Some(self.sources.add(path, &text))
     }
 
+    /// A path as it is meant in a file: relative to the folder of that file.
+    fn beside(&self, path: &str, at: Span) -> String {
+        let file = self.sources.get(at.file).map_or_else(|| "".into(), |s| s.name.clone());
+        beside(&file, path)
+    }
+
+    /// Reads a file that `at` names, relative to its own.
+    pub fn load_beside(&mut self, path: &str, at: Span) -> Option<u32> {
+        let path = self.beside(path, at);
+        self.load(&path, at)
+    }
+
     /// Opens a file for `include`. Its name is relative to the file that includes it.
     pub fn include(&mut self, path: &str, at: Span) -> Option<u32> {
-        let includer = self.sources.get(at.file).map_or_else(|| "".into(), |s| s.name.clone());
-        let path = beside(&includer, path);
+        let path = self.beside(path, at);
         let names: Vec<&str> = self.open.iter().filter_map(|&f| self.sources.get(f)).map(|s| &*s.name).collect();
         let refused = if names.contains(&path.as_str()) {
             Some("includes itself")

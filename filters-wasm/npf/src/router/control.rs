@@ -244,10 +244,9 @@ impl Npf {
     ///
     /// # Errors
     /// When it cannot be run.
-    pub fn reload(&self, config: Config) -> Result<(), NpfError> {
+    pub fn reload(&self, config: Arc<Config>) -> Result<(), NpfError> {
         let mut control = self.lock();
         let old = control.in_force.clone();
-        let config = Arc::new(config);
         let addresses: Addresses = Arc::new(addresses(&self.stack));
         let ruleset = old.ruleset.reloaded(config.clone(), &*addresses)?;
         let mut tables = Tables::new(&config);
@@ -263,7 +262,7 @@ impl Npf {
     /// # Errors
     /// None that is known.
     pub fn flush(&self) -> Result<(), NpfError> {
-        self.reload(Config::default())?;
+        self.reload(Arc::default())?;
         self.lock().is_loaded = false;
         Ok(())
     }

@@ -68,7 +68,7 @@ impl Npf {
             let mut from = Some(0);
             while let Some(start) = from {
                 let page = self.ask(worker, move |slot, now| {
-                    let (page, next) = slot.engine.connections().page(start..start.saturating_add(PAGE));
+                    let (page, next) = slot.engine.page(start..start.saturating_add(PAGE));
                     let interface = |n: u16| slot.engine.interface_name(n).map(str::to_owned);
                     (page.map(|(_, c)| listed(c, worker, now, &interface)).collect::<Vec<_>>(), next)
                 });

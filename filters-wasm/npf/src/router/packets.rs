@@ -118,6 +118,9 @@ impl Burst for Cells<'_> {
             self.work.gathered.0 = usize::MAX;
         }
         packet.hdr_mut().scratch[1] = 0;
+        if let Some(overload) = outcome.overload {
+            self.work.overloads.push(overload);
+        }
         if outcome.pass {
             // What a device wrote there is of other addresses now, perhaps.
             packet.hdr_mut().flags &= !pkt_flags::HASH;
@@ -133,9 +136,6 @@ impl Burst for Cells<'_> {
                 self.work.any_steered = true;
             }
             None => self.verdicts[i] = verdict::DROP,
-        }
-        if let Some(overload) = outcome.overload {
-            self.work.overloads.push(overload);
         }
         // Nobody is told about what was for more than one host (RFC 1122, section 3.2.2).
         if let Some(reply) = outcome.reply

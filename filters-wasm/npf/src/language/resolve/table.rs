@@ -70,7 +70,7 @@ impl Resolver<'_, '_> {
 
     /// What a table's file says, without what is wrong in it.
     fn table_file(&mut self, path: &Name, kind: TableKind) -> Vec<TableEntry> {
-        let Some(file) = self.session.load(&path.text, path.span) else { return Vec::new() };
+        let Some(file) = self.session.load_beside(&path.text, path.span) else { return Vec::new() };
         self.table_lines(file, kind)
     }
 

@@ -1,0 +1,423 @@
+//! NPF in the running router, between Linux hosts: A is inside, B is outside and knows no way to A's network.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use smpnet_e2e::{Rig, does_not_reach, elements, reaches};
+use smpnet_lab::{
+    Amount, Host, Lab, LabError, Offloads, Ping, Result, TempDir, TwoHosts, check, run_tests, tests, traceroute,
+    transfer,
+};
+
+fn main() -> ExitCode {
+    run_tests(&tests![
+        the_inside_is_hidden_behind_one_address,
+        a_port_is_forwarded_to_a_server_inside,
+        what_is_blocked_is_answered_as_the_rule_says,
+        a_capture_of_drops_names_the_rule,
+        connections_of_two_workers_meet_their_answers,
+        commands_print_what_npfctl_of_netbsd_prints,
+        a_source_over_its_limit_is_shut_out_by_all_workers,
+        the_path_mtu_is_learned_through_the_translation,
+        fragments_pass_as_the_packet_that_they_are_of,
+        a_bad_configuration_changes_nothing,
+        the_file_of_the_router_names_the_rules;
+        alone:
+        a_stream_outlives_fifty_reloads,
+        offloads_and_translation_go_together,
+    ])
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn failed(e: impl std::fmt::Display) -> LabError {
+    LabError::Failed(e.to_string())
+}
+
+/// One address for all inside, a port for a server there, and nothing else comes in.
+const NAT: &str = r#"
+$wan = "right0"
+$lan = "left0"
+map $wan dynamic 10.0.1.0/24 -> 10.0.2.1
+map $wan dynamic 10.0.1.2 port 8000 <- 10.0.2.1 port 80
+table <shut> type ipset
+procedure "plain" { normalize: "max-mss" 1400 }
+group "out" on $wan {
+    block in final from <shut>
+    pass stateful out final from 10.0.1.0/24 name "way out"
+    pass stateful in final proto tcp to 10.0.2.1 port 80
+    pass stateful in final proto icmp icmp-type echo to 10.0.2.1
+    ruleset "guests"
+    block in all name "stranger"
+}
+group default { pass all }
+"#;
+
+/// The rig with `workers`, rules in force, and B without a way to A.
+fn firewall(lab: Lab, workers: usize, rules: &str) -> Result<Rig> {
+    let net = TwoHosts::new(lab)?;
+    let config = format!("[runtime]\nworkers = {workers}\n\n{}", net.ports(""));
+    start(net, &config, rules)
+}
+
+fn start(net: TwoHosts, config: &str, rules: &str) -> Result<Rig> {
+    let rig = Rig::with(net, config)?;
+    rig.net.b.delete_route(Ipv4Addr::UNSPECIFIED, 0)?;
+    load(&rig, "npf.conf", rules)?;
+    Ok(rig)
+}
+
+fn load(rig: &Rig, name: &str, rules: &str) -> Result<Value> {
+    let path = rig.router.dir().write(name, rules)?;
+    rig.router.json(&["npfctl", "reload", &path.display().to_string()])
+}
+
+/// A server on `host` that tells each client who it is to the server.
+fn mirror(host: &Host, at: SocketAddrV4, clients: usize) -> Result<std::thread::JoinHandle<std::io::Result<()>>> {
+    let listener = host.run(|| TcpListener::bind(at))?.map_err(failed)?;
+    host.ns().spawn(move || {
+        for _ in 0..clients {
+            let (mut client, from) = listener.accept()?;
+            client.write_all(format!("{from}\n").as_bytes())?;
+        }
+        Ok(())
+    })
+}
+
+/// Who a client on `host` is to the server at `at`.
+fn seen_as(host: &Host, at: SocketAddrV4) -> Result<SocketAddr> {
+    let said = host.run(|| -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&at.into(), PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut said = String::new();
+        stream.read_to_string(&mut said)?;
+        Ok(said)
+    })?;
+    said.map_err(|e| failed(format!("{} to {at}: {e}", host.name())))?.trim().parse().map_err(failed)
+}
+
+fn the_inside_is_hidden_behind_one_address(lab: Lab) -> Result<()> {
+    let rig = firewall(lab, 1, NAT)?;
+    reaches(&rig.net.a, TwoHosts::B)?;
+    does_not_reach(&rig.net.b, TwoHosts::A)?;
+    reaches(&rig.net.b, TwoHosts::R_RIGHT)?;
+    let server = mirror(&rig.net.b, SocketAddrV4::new(TwoHosts::B, 5001), 2)?;
+    let at = SocketAddrV4::new(TwoHosts::B, 5001);
+    let (one, two) = (seen_as(&rig.net.a, at)?, seen_as(&rig.net.a, at)?);
+    for seen in [one, two] {
+        check(seen.ip() == TwoHosts::R_RIGHT, || format!("A is {seen} to B"))?;
+    }
+    check(one.port() != two.port(), || "two connections with one port".into())?;
+    server.join().map_err(|_| failed("the server panicked"))?.map_err(failed)?;
+    // UDP, and the error of a port that is closed finds back.
+    let asked = rig.net.a.run(|| -> std::io::Result<ErrorKind> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect((TwoHosts::B, 9))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.send(b"anybody?")?;
+        Ok(socket.recv(&mut [0; 9]).map_or_else(|e| e.kind(), |_| ErrorKind::Other))
+    })?;
+    check(asked.as_ref().is_ok_and(|e| *e == ErrorKind::ConnectionRefused), || format!("{asked:?}"))?;
+    let hops = traceroute(&rig.net.a, TwoHosts::B, 5)?;
+    let from: Vec<_> = hops.iter().map(|h| (h.from, h.reached)).collect();
+    check(from == [(Some(TwoHosts::R_LEFT), false), (Some(TwoHosts::B), true)], || format!("{hops:?}"))?;
+    let sent = transfer(&rig.net.a, &rig.net.b, TwoHosts::B, 5002, Amount::Bytes(20 << 20))?;
+    check(sent.clean(), || format!("{sent:?}"))?;
+    rig.balanced()
+}
+
+fn a_port_is_forwarded_to_a_server_inside(lab: Lab) -> Result<()> {
+    for workers in [1, 2] {
+        let rig = firewall(lab, workers, NAT)?;
+        let server = mirror(&rig.net.a, SocketAddrV4::new(TwoHosts::A, 8000), 20)?;
+        for _ in 0..20 {
+            let seen = seen_as(&rig.net.b, SocketAddrV4::new(TwoHosts::R_RIGHT, 80))?;
+            check(seen.ip() == TwoHosts::B, || format!("{workers} workers: B is {seen} to A"))?;
+        }
+        server.join().map_err(|_| failed("the server panicked"))?.map_err(failed)?;
+        rig.balanced()?;
+    }
+    Ok(())
+}
+
+/// How a connection of `host` to `to` ends.
+fn connects(host: &Host, to: Ipv4Addr, port: u16) -> Result<std::result::Result<(), ErrorKind>> {
+    let at = SocketAddr::from((to, port));
+    Ok(host.run(|| TcpStream::connect_timeout(&at, Duration::from_millis(700)))?.map(drop).map_err(|e| e.kind()))
+}
+
+fn what_is_blocked_is_answered_as_the_rule_says(lab: Lab) -> Result<()> {
+    let rig = firewall(
+        lab,
+        2,
+        "group default {\n pass all\n block return-rst in on right0 proto tcp to any port 81\n \
+         block return-icmp in on right0 proto tcp to any port 82\n block in on right0 proto tcp to any port 83\n \
+         block return out on right0 proto tcp to any port 84\n}",
+    )?;
+    rig.net.b.add_route(Ipv4Addr::UNSPECIFIED, 0, TwoHosts::R_RIGHT)?;
+    let wanted = [(81, ErrorKind::ConnectionRefused), (82, ErrorKind::HostUnreachable), (83, ErrorKind::TimedOut)];
+    for (port, kind) in wanted {
+        let end = connects(&rig.net.b, TwoHosts::A, port)?;
+        check(end == Err(kind), || format!("port {port}: {end:?}, not {kind:?}"))?;
+    }
+    let end = connects(&rig.net.a, TwoHosts::B, 84)?;
+    check(end == Err(ErrorKind::ConnectionRefused), || format!("port 84: {end:?}"))?;
+    let stats = rig.router.json(&["npfctl", "stats"])?;
+    check(stats["answers"].as_u64() >= Some(3), || format!("{stats}"))?;
+    check(rig.drops("filtered")? >= 4, || "drops are not counted".into())?;
+    rig.balanced()
+}
+
+fn a_capture_of_drops_names_the_rule(lab: Lab) -> Result<()> {
+    let rig = firewall(lab, 1, NAT)?;
+    let (dir, socket) = (TempDir::new("npf")?, rig.router.socket());
+    let file = dir.path().join("drops.pcapng");
+    let mut capture = Command::new(smpnet_lab::binary("smpnet")?)
+        .args(["--socket", &socket.display().to_string(), "bpf", "capture", "-i", "any", "--drops", "-c", "1", "-w"])
+        .arg(&file)
+        .spawn()
+        .map_err(failed)?;
+    let deadline = Instant::now() + PATIENCE;
+    while capture.try_wait().map_err(failed)?.is_none() {
+        check(Instant::now() < deadline, || "nothing was captured".into())?;
+        let _ = connects(&rig.net.b, TwoHosts::R_RIGHT, 4444)?;
+    }
+    let bytes = fs::read(&file).map_err(failed)?;
+    let said = String::from_utf8_lossy(&bytes);
+    check(said.contains("\"stranger\""), || "the capture does not name the rule".into())
+}
+
+fn connections_of_two_workers_meet_their_answers(lab: Lab) -> Result<()> {
+    const EACH: usize = 100;
+    let rig = firewall(lab, 2, NAT)?;
+    let server = mirror(&rig.net.b, SocketAddrV4::new(TwoHosts::B, 5001), EACH)?;
+    for _ in 0..EACH {
+        seen_as(&rig.net.a, SocketAddrV4::new(TwoHosts::B, 5001))?;
+    }
+    server.join().map_err(|_| failed("the server panicked"))?.map_err(failed)?;
+    for _ in 0..20 {
+        reaches(&rig.net.a, TwoHosts::B)?;
+    }
+    let echo = rig.net.b.run(|| UdpSocket::bind((TwoHosts::B, 5353)))?.map_err(failed)?;
+    let server = rig.net.b.ns().spawn(move || -> std::io::Result<()> {
+        let mut buffer = [0; 64];
+        for _ in 0..EACH {
+            let (n, from) = echo.recv_from(&mut buffer)?;
+            echo.send_to(&buffer[..n], from)?;
+        }
+        Ok(())
+    })?;
+    let asked = rig.net.a.run(|| -> std::io::Result<()> {
+        for _ in 0..EACH {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.send_to(b"query", (TwoHosts::B, 5353))?;
+            socket.recv(&mut [0; 64])?;
+        }
+        Ok(())
+    })?;
+    asked.map_err(failed)?;
+    server.join().map_err(|_| failed("the server panicked"))?.map_err(failed)?;
+    let listed = rig.router.json(&["npfctl", "list", "-n"])?;
+    let workers: std::collections::BTreeSet<u64> =
+        elements(&listed["connections"]).iter().filter_map(|c| c["worker"].as_u64()).collect();
+    check(workers.len() == 2, || format!("connections are on workers {workers:?}"))?;
+    check(elements(&listed["connections"]).len() >= 2 * EACH, || "connections are missing".into())?;
+    let stats = rig.router.json(&["npfctl", "stats"])?;
+    check(stats["taken_over"].as_u64() > Some(0) && stats["queue_full"] == 0, || format!("{stats}"))?;
+    check(stats["invalid_state"] == 0 && stats["nat_conflict"] == 0, || format!("{stats}"))?;
+    rig.balanced()
+}
+
+fn commands_print_what_npfctl_of_netbsd_prints(lab: Lab) -> Result<()> {
+    let rig = firewall(lab, 2, NAT)?;
+    let ok = |args: &[&str]| rig.router.ok(&[&["npfctl"], args].concat());
+    let shown = ok(&["show"])?;
+    check(shown.starts_with("# filtering:\tactive\n# config:\tloaded\n") && shown.contains("# id=\""), || {
+        shown.clone()
+    })?;
+    check(ok(&["table", "shut", "add", "10.0.2.2"])?.trim() == "npfctl: success", || "table add".into())?;
+    check(ok(&["table", "shut", "test", "10.0.2.2"])?.trim() == "npfctl: match", || "table test".into())?;
+    check(ok(&["table", "shut", "list"])?.trim() == "10.0.2.2", || "table list".into())?;
+    does_not_reach(&rig.net.b, TwoHosts::R_RIGHT)?;
+    let again = rig.router.fails(&["npfctl", "table", "shut", "add", "10.0.2.2"])?;
+    check(again.contains("entry already exists or is conflicting"), || again.clone())?;
+    let wrong = rig.router.fails(&["npfctl", "table", "shut", "add", "10.0.0.0/8"])?;
+    check(wrong.contains("holds addresses"), || wrong.clone())?;
+    ok(&["table", "shut", "rem", "10.0.2.2"])?;
+    reaches(&rig.net.b, TwoHosts::R_RIGHT)?;
+    let missing = rig.router.fails(&["npfctl", "table", "shut", "rem", "10.0.2.2"])?;
+    check(missing.contains("not found"), || missing.clone())?;
+
+    let added = ok(&["rule", "guests", "add", "pass", "in", "final", "proto", "udp", "to", "10.0.2.1", "port", "7"])?;
+    let id = added.trim().strip_prefix("OK ").ok_or_else(|| failed(&added))?.to_owned();
+    check(ok(&["rule", "guests", "list"])?.contains(&id), || "rule list".into())?;
+    let asked = rig.net.b.run(|| -> std::io::Result<ErrorKind> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect((TwoHosts::R_RIGHT, 7))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.send(b"echo")?;
+        Ok(socket.recv(&mut [0; 9]).map_or_else(|e| e.kind(), |_| ErrorKind::Other))
+    })?;
+    check(asked.as_ref().is_ok_and(|e| *e == ErrorKind::ConnectionRefused), || format!("the rule lets in: {asked:?}"))?;
+    ok(&["rule", "guests", "rem-id", &id])?;
+    check(ok(&["rule", "guests", "list"])?.trim().is_empty(), || "the rule is still there".into())?;
+    let unknown = rig.router.fails(&["npfctl", "rule", "nobody", "list"])?;
+    check(unknown.contains("ruleset \"nobody\" not found"), || unknown.clone())?;
+
+    reaches(&rig.net.a, TwoHosts::B)?;
+    let list = ok(&["list"])?;
+    check(list.starts_with("# src-addr:port dst-addr:port interface nat-addr:port\n"), || list.clone())?;
+    check(list.contains(" right0 10.0.2.1:"), || list.clone())?;
+    check(ok(&["stats"])?.contains(" ruleset pass\n"), || "stats".into())?;
+    ok(&["stop"])?;
+    check(ok(&["show"])?.starts_with("# filtering:\tinactive\n# config:\tloaded\n"), || "stop".into())?;
+    ok(&["start"])?;
+    ok(&["flush"])?;
+    let shown = ok(&["show"])?;
+    check(shown.starts_with("# filtering:\tactive\n"), || shown.clone())?;
+    check(ok(&["list"])?.lines().count() == 1, || "connections outlive a flush".into())?;
+    rig.balanced()
+}
+
+fn a_source_over_its_limit_is_shut_out_by_all_workers(lab: Lab) -> Result<()> {
+    let rig = firewall(
+        lab,
+        2,
+        "table <loud> type ipset timeout 1h\ngroup default {\n block in final from <loud>\n \
+         pass stateful in final on left0 proto udp all limit states 5 per source overload <loud>\n pass all\n}",
+    )?;
+    rig.net.b.add_route(Ipv4Addr::UNSPECIFIED, 0, TwoHosts::R_RIGHT)?;
+    reaches(&rig.net.a, TwoHosts::B)?;
+    rig.net
+        .a
+        .run(|| -> std::io::Result<()> {
+            for port in 0..40 {
+                UdpSocket::bind("0.0.0.0:0")?.send_to(b"x", (TwoHosts::B, 7000 + port))?;
+            }
+            Ok(())
+        })?
+        .map_err(failed)?;
+    rig.wait(&["npfctl", "table", "loud", "list"], PATIENCE, |t| elements(&t["entries"]).len() == 1)?;
+    does_not_reach(&rig.net.a, TwoHosts::B)?;
+    rig.router.ok(&["npfctl", "table", "loud", "flush"])?;
+    reaches(&rig.net.a, TwoHosts::B)
+}
+
+fn the_path_mtu_is_learned_through_the_translation(lab: Lab) -> Result<()> {
+    let net = TwoHosts::new(lab)?;
+    net.r.set_mtu("right", 1280)?;
+    net.b.set_mtu("eth0", 1280)?;
+    let config = net.ports("").replace("name = \"right0\"", "name = \"right0\"\nmtu = 1280");
+    let rig = start(net, &config, NAT)?;
+    let report = Ping::to(TwoHosts::B).payload(1400).dont_fragment().count(1).run(&rig.net.a)?;
+    check(report.errors.iter().any(|e| (e.kind, e.code, e.extra) == (3, 4, 1280)), || format!("{report:?}"))?;
+    let sent = transfer(&rig.net.a, &rig.net.b, TwoHosts::B, 5001, Amount::Bytes(4 << 20))?;
+    check(sent.clean(), || format!("{sent:?}"))
+}
+
+fn fragments_pass_as_the_packet_that_they_are_of(lab: Lab) -> Result<()> {
+    for workers in [1, 2] {
+        let rig = firewall(lab, workers, NAT)?;
+        let report = Ping::to(TwoHosts::B).payload(20_000).count(5).run(&rig.net.a)?;
+        check(report.clean(), || format!("{workers} workers: {report:?}"))?;
+        rig.balanced()?;
+    }
+    Ok(())
+}
+
+fn a_bad_configuration_changes_nothing(lab: Lab) -> Result<()> {
+    let rig = firewall(lab, 1, NAT)?;
+    let before = rig.router.ok(&["npfctl", "show"])?;
+    let path = rig.router.dir().write("bad.conf", "group default {\n pass in fnal all\n}\n")?;
+    let said = rig.router.fails(&["npfctl", "reload", &path.display().to_string()])?;
+    check(said.contains("bad.conf:2:10: error:") && said.contains("did you mean \"final\"?"), || said.clone())?;
+    check(rig.router.ok(&["npfctl", "show"])? == before, || "something has changed".into())?;
+    reaches(&rig.net.a, TwoHosts::B)
+}
+
+fn the_file_of_the_router_names_the_rules(lab: Lab) -> Result<()> {
+    let dir = TempDir::new("npf")?;
+    dir.write("shut.txt", "10.0.2.2\n")?;
+    let rules = dir.write(
+        "npf.conf",
+        "table <shut> type ipset file \"shut.txt\"\ngroup default {\n pass all\n block in from <shut>\n}\n",
+    )?;
+    let net = TwoHosts::new(lab)?;
+    let base = format!("[sysctl]\n\"net.inet.ip.dad_count\" = 0\n\n{}", net.ports(""));
+    let config = format!("{base}[npf]\nconfig = \"{}\"\nconnections = 1000\n", rules.display());
+    // B does not get an answer, so the rig that waits for one is not for this.
+    let router = smpnet_lab::Daemon::start(&net.r, &config)?;
+    let rig = Rig { net, router };
+    let reached = Ping::to(TwoHosts::R_LEFT).count(50).timeout(Duration::from_millis(200)).run(&rig.net.a)?;
+    check(reached.received > 0, || format!("{reached:?}"))?;
+    does_not_reach(&rig.net.b, TwoHosts::R_RIGHT)?;
+    // Another file of the table is a change of its own.
+    dir.write("shut.txt", "10.0.1.2\n")?;
+    let applied = rig.router.json(&["apply", &rig.router.config_path().display().to_string()])?;
+    check(elements(&applied["steps"]).len() == 1, || format!("{applied}"))?;
+    reaches(&rig.net.b, TwoHosts::R_RIGHT)?;
+    does_not_reach(&rig.net.a, TwoHosts::R_LEFT)?;
+    rig.router.write_config(&base)?;
+    rig.router.ok(&["apply", &rig.router.config_path().display().to_string()])?;
+    reaches(&rig.net.a, TwoHosts::R_LEFT)?;
+    let path = rig.router.write_config(&format!("{base}[npf]\nconfig = \"nowhere.conf\"\n"))?;
+    let said = rig.router.fails(&["apply", &path.display().to_string()])?;
+    check(said.contains("nowhere.conf"), || said.clone())
+}
+
+fn a_stream_outlives_fifty_reloads(lab: Lab) -> Result<()> {
+    let rig = firewall(lab, 2, NAT)?;
+    // The rules that the stream needs stay; others come and go around them.
+    let mut versions = Vec::new();
+    for n in 0..2 {
+        let more: String =
+            (0..200 * n).map(|i| format!("    block in from 203.0.113.{} port {i}\n", i % 256)).collect();
+        let rules = NAT.replace("    ruleset \"guests\"\n", &format!("    ruleset \"guests\"\n{more}"));
+        versions.push(rig.router.dir().write(&format!("v{n}.conf"), &rules)?);
+    }
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let (stream, reloads) = std::thread::scope(|s| {
+        let reloader = s.spawn(|| -> Result<usize> {
+            let mut n = 0;
+            while n < 50 || !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let file = versions[n % 2].display().to_string();
+                rig.router.ok(&["npfctl", "reload", &file])?;
+                n += 1;
+                if n > 2000 {
+                    break;
+                }
+            }
+            Ok(n)
+        });
+        let stream = transfer(&rig.net.a, &rig.net.b, TwoHosts::B, 5001, Amount::Time(Duration::from_secs(4)));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        (stream, reloader.join())
+    });
+    let (stream, reloads) = (stream?, reloads.map_err(|_| failed("the reloader panicked"))??);
+    check(stream.clean() && reloads >= 50, || format!("{stream:?} with {reloads} reloads"))?;
+    let listed = rig.router.json(&["npfctl", "list"])?;
+    check(!elements(&listed["connections"]).is_empty(), || "the connection is gone".into())?;
+    rig.balanced()
+}
+
+fn offloads_and_translation_go_together(lab: Lab) -> Result<()> {
+    for on in [true, false] {
+        let net = TwoHosts::new(lab)?;
+        let offloads = if on { Offloads::ALL } else { Offloads::NONE };
+        for (host, link) in [(&net.a, "eth0"), (&net.b, "eth0")] {
+            host.set_offloads(link, offloads)?;
+        }
+        let config = format!("[runtime]\nworkers = 2\n\n{}", net.ports(""));
+        let rules = NAT.replace("from 10.0.1.0/24 name", "from 10.0.1.0/24 apply \"plain\" name");
+        let rig = start(net, &config, &rules)?;
+        let sent = transfer(&rig.net.a, &rig.net.b, TwoHosts::B, 5001, Amount::Bytes(50 << 20))?;
+        check(sent.clean(), || format!("offloads {on}: {sent:?}"))?;
+        rig.balanced()?;
+    }
+    Ok(())
+}
