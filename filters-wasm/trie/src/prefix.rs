@@ -307,10 +307,7 @@ fn only<A: Bits, V: Clone>(node: &mut Inner<A, V>) -> Option<Child<A, V>> {
     }
 }
 
-fn walk<'a, A: Bits, V: Clone, R>(
-    child: &'a Child<A, V>,
-    f: &mut impl FnMut(A, u8, &'a V) -> Option<R>,
-) -> Option<R> {
+fn walk<'a, A: Bits, V: Clone, R>(child: &'a Child<A, V>, f: &mut impl FnMut(A, u8, &'a V) -> Option<R>) -> Option<R> {
     match child {
         Child::Empty => None,
         Child::Bucket(entries) => entries.iter().find_map(|e| f(e.address, e.len, &e.value)),

@@ -81,8 +81,7 @@ fn small() -> impl Strategy<Value = u32> {
 }
 
 fn large() -> impl Strategy<Value = u128> {
-    [small(), small(), small(), small()]
-        .prop_map(|w| w.iter().fold(0, |number, word| number << 32 | u128::from(*word)))
+    [small(), small(), small(), small()].prop_map(|w| w.iter().fold(0, |number, word| number << 32 | u128::from(*word)))
 }
 
 proptest! {

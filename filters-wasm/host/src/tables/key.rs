@@ -1,8 +1,8 @@
 //! Keys as people write them.
 
-use super::prefix::{Prefix, masked};
 use crate::TableKind;
 use smpnet_filter_abi::KEY_MAX;
+use smpnet_trie::Bits;
 use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -40,13 +40,14 @@ impl TableKey {
             TableKind::Ipv4 => {
                 let (address, len) = address::<Ipv4Addr>(text, 32, "an IPv4 prefix")?;
                 let bits = u32::from(address);
-                let cut = bits & u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
+                let cut = bits.masked(len);
                 (TableKey::Ipv4(cut.into(), len), cut == bits)
             }
             TableKind::Ipv6 => {
                 let (address, len) = address::<Ipv6Addr>(text, 128, "an IPv6 prefix")?;
-                let cut = masked(&address.octets(), len);
-                (TableKey::Ipv6(cut.into(), len), cut == address.octets())
+                let bits = u128::from(address);
+                let cut = bits.masked(len);
+                (TableKey::Ipv6(cut.into(), len), cut == bits)
             }
         };
         match key {
@@ -61,25 +62,6 @@ impl TableKey {
             TableKey::Exact(_) => TableKind::Exact,
             TableKey::Ipv4(..) => TableKind::Ipv4,
             TableKey::Ipv6(..) => TableKind::Ipv6,
-        }
-    }
-
-    pub(super) fn prefix(&self) -> Option<Prefix> {
-        match self {
-            TableKey::Exact(_) => None,
-            TableKey::Ipv4(a, len) => {
-                let mut bytes = [0; 16];
-                bytes[..4].copy_from_slice(&a.octets());
-                Some((masked(&bytes, *len), *len))
-            }
-            TableKey::Ipv6(a, len) => Some((masked(&a.octets(), *len), *len)),
-        }
-    }
-
-    pub(super) fn from_prefix(kind: TableKind, (bytes, len): &Prefix) -> TableKey {
-        match kind {
-            TableKind::Ipv4 => TableKey::Ipv4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]), *len),
-            _ => TableKey::Ipv6((*bytes).into(), *len),
         }
     }
 }

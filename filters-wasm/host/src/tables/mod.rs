@@ -6,9 +6,7 @@
 //! version without a lock or an allocation; versions that nobody looks at any more are freed by whoever changes the table
 //! next, never by a worker.
 
-mod exact;
 mod key;
-mod prefix;
 #[cfg(test)]
 mod tests;
 
@@ -16,12 +14,12 @@ use crate::TableKind;
 use crate::error::nearest;
 use crate::guest::is_name;
 use arc_swap::{ArcSwap, Cache};
-use exact::Exact;
 pub use key::TableKey;
-use prefix::{Longest, Prefix};
 use serde::Serialize;
 use smpnet_filter_abi::ABSENT;
+use smpnet_trie::{ExactMap, PrefixMap};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Most tables of a router.
@@ -163,11 +161,11 @@ impl Tables {
     pub fn insert(&self, name: &str, entries: &[(TableKey, u32)]) -> Result<usize, TableError> {
         self.get(name)?.change(|w, t| {
             t.check(entries)?;
-            let before = w.content.len();
+            let before = w.len();
             let new: BTreeSet<&TableKey> = entries.iter().map(|(k, _)| k).filter(|k| !w.has(k)).collect();
             t.room(before + new.len())?;
             entries.iter().for_each(|(k, v)| w.insert(k, *v));
-            Ok(w.content.len() - before)
+            Ok(w.len() - before)
         })
     }
 
@@ -178,9 +176,9 @@ impl Tables {
     pub fn delete(&self, name: &str, keys: &[TableKey]) -> Result<usize, TableError> {
         self.get(name)?.change(|w, t| {
             keys.iter().try_for_each(|k| t.check_key(k))?;
-            let before = w.content.len();
+            let before = w.len();
             keys.iter().for_each(|k| w.remove(k));
-            Ok(before - w.content.len())
+            Ok(before - w.len())
         })
     }
 
@@ -192,11 +190,11 @@ impl Tables {
     pub fn replace(&self, name: &str, entries: &[(TableKey, u32)]) -> Result<usize, TableError> {
         self.get(name)?.change(|w, t| {
             t.check(entries)?;
-            let mut new = Writer::new(t.kind);
+            let mut new = Content::new(t.kind);
             entries.iter().for_each(|(k, v)| new.insert(k, *v));
-            t.room(new.content.len())?;
+            t.room(new.len())?;
             *w = new;
-            Ok(w.content.len())
+            Ok(w.len())
         })
     }
 
@@ -278,7 +276,7 @@ struct Table {
 
 /// What those who change a table hold, one at a time.
 struct Versions {
-    now: Writer,
+    now: Content,
     changes: u64,
     /// Published before; a reader may still look at them.
     retired: Vec<Arc<Content>>,
@@ -291,34 +289,29 @@ impl Versions {
     }
 }
 
-#[derive(Clone)]
-struct Writer {
-    content: Content,
-    /// All prefixes, to find the next shorter one by; empty for exact tables.
-    prefixes: Arc<BTreeMap<Prefix, u32>>,
-}
-
-/// One version of what is in a table.
+/// One version of what is in a table. A clone costs nothing that grows with it.
 #[derive(Clone)]
 pub(crate) enum Content {
-    Exact(Exact),
-    Longest { trie: Longest, len: usize, bytes: usize },
+    /// Hashed by SipHash with a key of this process, so that nobody can choose keys that share a bucket.
+    Exact(ExactMap<Arc<[u8]>, u32>),
+    Ipv4(PrefixMap<u32, u32>),
+    Ipv6(PrefixMap<u128, u32>),
 }
 
 impl Content {
     fn new(kind: TableKind) -> Content {
-        let longest = |bytes| Content::Longest { trie: Longest::new(), len: 0, bytes };
         match kind {
-            TableKind::Exact => Content::Exact(Exact::new()),
-            TableKind::Ipv4 => longest(4),
-            TableKind::Ipv6 => longest(16),
+            TableKind::Exact => Content::Exact(ExactMap::default()),
+            TableKind::Ipv4 => Content::Ipv4(PrefixMap::default()),
+            TableKind::Ipv6 => Content::Ipv6(PrefixMap::default()),
         }
     }
 
     fn len(&self) -> usize {
         match self {
-            Content::Exact(e) => e.len(),
-            Content::Longest { len, .. } => *len,
+            Content::Exact(map) => map.len(),
+            Content::Ipv4(map) => map.len(),
+            Content::Ipv6(map) => map.len(),
         }
     }
 
@@ -326,7 +319,8 @@ impl Content {
     pub(crate) fn address_bytes(&self) -> usize {
         match self {
             Content::Exact(_) => 0,
-            Content::Longest { bytes, .. } => *bytes,
+            Content::Ipv4(_) => 4,
+            Content::Ipv6(_) => 16,
         }
     }
 
@@ -334,68 +328,72 @@ impl Content {
     #[inline]
     pub(crate) fn exact(&self, key: &[u8]) -> u32 {
         match self {
-            Content::Exact(e) => e.get(key),
-            Content::Longest { .. } => ABSENT,
+            Content::Exact(map) => map.get(key).copied().unwrap_or(ABSENT),
+            Content::Ipv4(_) | Content::Ipv6(_) => ABSENT,
         }
     }
 
     /// The value of the longest prefix of an address, or `ABSENT`.
     #[inline]
     pub(crate) fn longest(&self, address: &[u8]) -> u32 {
-        match self {
-            Content::Exact(_) => ABSENT,
-            Content::Longest { trie, .. } => trie.get(address),
-        }
-    }
-}
-
-impl Writer {
-    fn new(kind: TableKind) -> Writer {
-        Writer { content: Content::new(kind), prefixes: Arc::default() }
+        let longest = match self {
+            Content::Exact(_) => None,
+            Content::Ipv4(map) => address.try_into().ok().and_then(|a| map.longest(u32::from_be_bytes(a))),
+            Content::Ipv6(map) => address.try_into().ok().and_then(|a| map.longest(u128::from_be_bytes(a))),
+        };
+        longest.map_or(ABSENT, |(_, value)| *value)
     }
 
     fn has(&self, key: &TableKey) -> bool {
-        match (&self.content, key, key.prefix()) {
-            (Content::Exact(e), TableKey::Exact(bytes), _) => e.get(bytes) != ABSENT,
-            (Content::Longest { .. }, _, Some(prefix)) => self.prefixes.contains_key(&prefix),
+        match (self, key) {
+            (Content::Exact(map), TableKey::Exact(bytes)) => map.get(&**bytes).is_some(),
+            (Content::Ipv4(map), TableKey::Ipv4(a, len)) => map.get(a.to_bits(), *len).is_some(),
+            (Content::Ipv6(map), TableKey::Ipv6(a, len)) => map.get(a.to_bits(), *len).is_some(),
             _ => false,
         }
     }
 
     fn insert(&mut self, key: &TableKey, value: u32) {
-        match (&mut self.content, key, key.prefix()) {
-            (Content::Exact(e), TableKey::Exact(bytes), _) => {
-                e.insert(bytes, value);
-            }
-            (Content::Longest { trie, len, .. }, _, Some(prefix)) => {
-                trie.insert(&prefix, value);
-                *len += usize::from(Arc::make_mut(&mut self.prefixes).insert(prefix, value).is_none());
-            }
-            _ => {}
-        }
+        match (self, key) {
+            (Content::Exact(map), TableKey::Exact(bytes)) => map.insert((**bytes).into(), value),
+            (Content::Ipv4(map), TableKey::Ipv4(a, len)) => map.insert(a.to_bits(), *len, value),
+            (Content::Ipv6(map), TableKey::Ipv6(a, len)) => map.insert(a.to_bits(), *len, value),
+            _ => None,
+        };
     }
 
     fn remove(&mut self, key: &TableKey) {
-        match (&mut self.content, key, key.prefix()) {
-            (Content::Exact(e), TableKey::Exact(bytes), _) => {
-                e.remove(bytes);
+        match (self, key) {
+            (Content::Exact(map), TableKey::Exact(bytes)) => map.remove(&**bytes),
+            (Content::Ipv4(map), TableKey::Ipv4(a, len)) => map.remove(a.to_bits(), *len),
+            (Content::Ipv6(map), TableKey::Ipv6(a, len)) => map.remove(a.to_bits(), *len),
+            _ => None,
+        };
+    }
+
+    /// All entries, in the order of their keys.
+    fn entries(&self) -> Vec<TableEntry> {
+        let mut all = Vec::with_capacity(self.len());
+        match self {
+            Content::Exact(map) => {
+                map.for_each(|key, value| all.push(TableEntry { key: TableKey::Exact((**key).into()), value: *value }));
+                all.sort_by(|a, b| a.key.cmp(&b.key));
             }
-            (Content::Longest { trie, len, .. }, _, Some(prefix)) => {
-                let prefixes = Arc::make_mut(&mut self.prefixes);
-                if prefixes.remove(&prefix).is_some() {
-                    trie.remove(&prefix, prefixes);
-                    *len -= 1;
-                }
-            }
-            _ => {}
+            Content::Ipv4(map) => map.for_each(|a, len, value| {
+                all.push(TableEntry { key: TableKey::Ipv4(Ipv4Addr::from_bits(a), len), value: *value });
+            }),
+            Content::Ipv6(map) => map.for_each(|a, len, value| {
+                all.push(TableEntry { key: TableKey::Ipv6(Ipv6Addr::from_bits(a), len), value: *value });
+            }),
         }
+        all
     }
 }
 
 impl Table {
     fn new(name: &str, kind: TableKind, most: usize) -> Table {
-        let now = Writer::new(kind);
-        let published = Arc::new(ArcSwap::from_pointee(now.content.clone()));
+        let now = Content::new(kind);
+        let published = Arc::new(ArcSwap::from_pointee(now.clone()));
         let writer = Mutex::new(Versions { now, changes: 0, retired: Vec::new() });
         Table { name: name.to_owned(), kind, most, published, writer }
     }
@@ -405,11 +403,11 @@ impl Table {
     }
 
     /// Has `f` change what is there, and publishes it when that went well. `f` fails before it changes anything.
-    fn change<R>(&self, f: impl FnOnce(&mut Writer, &Table) -> Result<R, TableError>) -> Result<R, TableError> {
+    fn change<R>(&self, f: impl FnOnce(&mut Content, &Table) -> Result<R, TableError>) -> Result<R, TableError> {
         let mut versions = self.lock();
         let result = f(&mut versions.now, self)?;
         versions.changes += 1;
-        let old = self.published.swap(Arc::new(versions.now.content.clone()));
+        let old = self.published.swap(Arc::new(versions.now.clone()));
         versions.retired.push(old);
         versions.reap();
         Ok(result)
@@ -441,7 +439,7 @@ impl Table {
         TableStatus {
             name: self.name.clone(),
             kind: self.kind,
-            entries: versions.now.content.len(),
+            entries: versions.now.len(),
             most: self.most,
             changes: versions.changes,
         }
@@ -449,19 +447,7 @@ impl Table {
 
     fn dump(&self) -> Vec<TableEntry> {
         let now = self.lock().now.clone();
-        match &now.content {
-            Content::Exact(e) => {
-                let mut all = Vec::with_capacity(e.len());
-                e.for_each(&mut |key, value| all.push(TableEntry { key: TableKey::Exact(key.into()), value }));
-                all.sort_by(|a, b| a.key.cmp(&b.key));
-                all
-            }
-            Content::Longest { .. } => {
-                let entry =
-                    |(p, v): (&Prefix, &u32)| TableEntry { key: TableKey::from_prefix(self.kind, p), value: *v };
-                now.prefixes.iter().map(entry).collect()
-            }
-        }
+        now.entries()
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use smpnet_trie::Bits;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -22,39 +23,47 @@ impl Numbers {
 
 #[test]
 fn an_exact_table_says_what_a_map_says_through_a_hundred_thousand_changes() {
-    let mut table = Exact::new();
+    let mut table = Content::new(TableKind::Exact);
     let mut map = HashMap::new();
     let mut numbers = Numbers(7);
     for _ in 0..100_000 {
         let n = numbers.next() % 20_000;
-        let k = n.to_le_bytes()[..1 + n as usize % 7].to_vec();
+        let k = TableKey::Exact(n.to_le_bytes()[..1 + n as usize % 7].into());
+        assert_eq!(table.has(&k), map.contains_key(&k));
         if numbers.next().is_multiple_of(3) {
-            assert_eq!(table.remove(&k), map.remove(&k).is_some());
+            table.remove(&k);
+            map.remove(&k);
         } else {
             let v = (numbers.next() % 1000) as u32;
-            assert_eq!(table.insert(&k, v), map.insert(k.clone(), v).is_none());
+            table.insert(&k, v);
+            map.insert(k, v);
         }
         assert_eq!(table.len(), map.len());
     }
     for n in 0..20_000u64 {
         for len in 1..8 {
             let k = &n.to_le_bytes()[..len];
-            assert_eq!(table.get(k), map.get(k).copied().unwrap_or(ABSENT));
+            assert_eq!(table.exact(k), map.get(&TableKey::Exact(k.into())).copied().unwrap_or(ABSENT));
         }
     }
-    let mut walked = 0;
-    table.for_each(&mut |k, v| {
-        assert_eq!(map.get(k), Some(&v));
-        walked += 1;
-    });
-    assert_eq!(walked, map.len());
+    let entries = table.entries();
+    entries.iter().for_each(|e| assert_eq!(map.get(&e.key), Some(&e.value)));
+    assert_eq!(entries.len(), map.len());
+    assert!(entries.is_sorted_by_key(|e| &e.key));
 }
 
 #[test]
 fn the_longest_prefix_wins_as_in_a_search_of_all_prefixes() {
     for (kind, bytes, most) in [(TableKind::Ipv4, 4usize, 32u64), (TableKind::Ipv6, 16, 128)] {
-        let mut writer = Writer::new(kind);
-        let mut map: BTreeMap<Prefix, u32> = BTreeMap::new();
+        let prefix = |a: &[u8; 16], len: u8| {
+            let bits = u128::from_be_bytes(*a).masked(len);
+            match kind {
+                TableKind::Ipv4 => TableKey::Ipv4(((bits >> 96) as u32).into(), len),
+                _ => TableKey::Ipv6(bits.into(), len),
+            }
+        };
+        let mut content = Content::new(kind);
+        let mut map: BTreeMap<TableKey, u32> = BTreeMap::new();
         let mut numbers = Numbers(most);
         let mut address = || {
             // Few different bytes, so that prefixes lie inside of each other.
@@ -64,23 +73,23 @@ fn the_longest_prefix_wins_as_in_a_search_of_all_prefixes() {
         };
         for step in 0..20_000u32 {
             let (a, n) = address();
-            let len = (n % (most + 1)) as u8;
-            let prefix = (prefix::masked(&a, len), len);
-            let k = TableKey::from_prefix(kind, &prefix);
+            let k = prefix(&a, (n % (most + 1)) as u8);
             if n / 200 % 2 == 0 {
-                writer.remove(&k);
-                map.remove(&prefix);
+                content.remove(&k);
+                map.remove(&k);
             } else {
-                writer.insert(&k, step);
-                map.insert(prefix, step);
+                content.insert(&k, step);
+                map.insert(k, step);
             }
             if step % 10 == 0 {
                 let (a, _) = address();
-                let expected = (0..=most as u8).rev().find_map(|l| map.get(&(prefix::masked(&a, l), l))).copied();
-                assert_eq!(writer.content.longest(&a[..bytes]), expected.unwrap_or(ABSENT), "step {step}");
+                let expected = (0..=most as u8).rev().find_map(|l| map.get(&prefix(&a, l))).copied();
+                assert_eq!(content.longest(&a[..bytes]), expected.unwrap_or(ABSENT), "step {step}");
             }
         }
-        assert_eq!(writer.content.len(), map.len());
+        assert_eq!(content.len(), map.len());
+        let entries: Vec<_> = content.entries().into_iter().map(|e| (e.key, e.value)).collect();
+        assert_eq!(entries, map.into_iter().collect::<Vec<_>>());
     }
 }
 
