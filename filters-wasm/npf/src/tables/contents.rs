@@ -87,8 +87,11 @@ impl Contents {
             }
         }
         if self.marks.counts() {
-            let gone = |(entry, known): (TableEntry, Known)| self.index.get(&entry).is_none().then_some(known.mark);
-            old.all().into_iter().filter_map(gone).for_each(|mark| self.marks.give_back(mark));
+            old.for_each(|entry, known| {
+                if self.index.get(&entry).is_none() {
+                    self.marks.give_back(known.mark);
+                }
+            });
         }
     }
 

@@ -111,21 +111,24 @@ impl Index {
         }
     }
 
+    /// Calls `f` with each entry; in the order of [`Self::all`] or not.
+    pub(super) fn for_each(&self, mut f: impl FnMut(TableEntry, &Known)) {
+        match self {
+            Index::Hosts(hosts) => hosts.for_each(|key, known| f(key.0, known)),
+            Index::Prefixes(v4, v6) => {
+                let entry = |address, len| TableEntry { prefix: Prefix { address, len }, service: None };
+                v4.for_each(|a, len, known| f(entry(Ipv4Addr::from_bits(a).into(), len), known));
+                v6.for_each(|a, len, known| f(entry(Ipv6Addr::from_bits(a).into(), len), known));
+            }
+        }
+    }
+
     /// All entries, in the order of their addresses.
     pub(super) fn all(&self) -> Vec<(TableEntry, Known)> {
         let mut all = Vec::with_capacity(self.len());
-        match self {
-            Index::Hosts(hosts) => {
-                hosts.for_each(|key, known| all.push((key.0, *known)));
-                all.sort_unstable_by_key(|(entry, _)| (entry.prefix.address, entry.prefix.len, entry.service));
-            }
-            Index::Prefixes(v4, v6) => {
-                let mut push = |address, len, known: &Known| {
-                    all.push((TableEntry { prefix: Prefix { address, len }, service: None }, *known));
-                };
-                v4.for_each(|a, len, known| push(Ipv4Addr::from_bits(a).into(), len, known));
-                v6.for_each(|a, len, known| push(Ipv6Addr::from_bits(a).into(), len, known));
-            }
+        self.for_each(|entry, known| all.push((entry, *known)));
+        if let Index::Hosts(_) = self {
+            all.sort_unstable_by_key(|(entry, _)| (entry.prefix.address, entry.prefix.len, entry.service));
         }
         all
     }
