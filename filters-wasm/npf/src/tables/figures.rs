@@ -12,6 +12,9 @@ use std::{
 const TABLE: TableId = TableId(0);
 const ENTRIES: u32 = 100_000;
 
+/// A name, a kind of table, and its entries.
+type Filled = (&'static str, TableKind, fn(u32) -> TableEntry);
+
 /// Numbers that look random, each once.
 fn scattered(i: u32) -> u32 {
     i.wrapping_mul(0x9e37_79b9)
@@ -24,7 +27,7 @@ fn v4(i: u32, len: u8) -> TableEntry {
 /// In no order that a machine could guess.
 fn random(i: u32) -> u32 {
     let x = (u64::from(i) + 1).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    ((x ^ x >> 31).wrapping_mul(0x94d0_49bb_1331_11eb) >> 32) as u32
+    ((x ^ (x >> 31)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 32) as u32
 }
 
 /// Networks of a few providers, as lists of networks have them.
@@ -97,7 +100,7 @@ fn whole(mut f: impl FnMut() -> Duration) -> f64 {
 #[test]
 #[ignore = "figures"]
 fn figures_of_look_ups() {
-    let kinds: [(&str, TableKind, fn(u32) -> TableEntry); 6] = [
+    let kinds: [Filled; 6] = [
         ("ipset, IPv4", TableKind::Ipset, |i| v4(i, 32)),
         ("ipset, IPv6", TableKind::Ipset, |i| v6(i, 128)),
         ("lpm, IPv4 /24", TableKind::Lpm, |i| v4(i, 24)),
@@ -114,7 +117,7 @@ fn figures_of_look_ups() {
             for what in ["found", "not found"] {
                 let family = Family::of(entries[0].prefix.address);
                 let shift = if what == "found" { 0 } else { count };
-                let any = |i: u32| (u64::from(random(i)) * u64::from(count) >> 32) as u32;
+                let any = |i: u32| ((u64::from(random(i)) * u64::from(count)) >> 32) as u32;
                 let asked: Vec<u128> = (0..count).map(|i| number_of(entry(any(i) + shift).prefix.address)).collect();
                 let ask = |i: u32| asked[(i % count) as usize];
                 let old = each(10, 100_000, |i| {
@@ -137,7 +140,7 @@ fn figures_of_look_ups() {
 #[test]
 #[ignore = "figures"]
 fn figures_of_changes() {
-    let kinds: [(&str, TableKind, fn(u32) -> TableEntry); 4] = [
+    let kinds: [Filled; 4] = [
         ("ipset, IPv4", TableKind::Ipset, |i| v4(i, 32)),
         ("lpm, IPv4 /1 to /32", TableKind::Lpm, of_all_lengths),
         ("lpm, IPv4 /32", TableKind::Lpm, |i| v4(i, 32)),

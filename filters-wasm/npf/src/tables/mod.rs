@@ -31,7 +31,7 @@ use crate::{
     state::Millis,
 };
 use contents::Contents;
-use index::Known;
+use index::{Known, Service};
 use std::sync::Arc;
 
 /// All tables of a configuration. A clone is a version.
@@ -273,8 +273,8 @@ impl Tables {
         table: TableId,
         family: Family,
         address: u128,
-        service: Option<(u8, u16)>,
-    ) -> Option<(Option<(u8, u16)>, u8, &Known)> {
+        service: Option<Service>,
+    ) -> Option<(Option<Service>, u8, &Known)> {
         let table = self.list.get(table.0)?;
         let service = if table.kind == TableKind::IpPort { Some(service?) } else { None };
         let (len, known) = table.index.find(family, address, service)?;

@@ -11,15 +11,18 @@ use std::{
 
 const TABLE: TableId = TableId(0);
 
+/// Address, length and service: entries in their order.
+type Name = (IpAddr, u8, Option<(u8, u16)>);
+
 /// What a table is said to be, in the plainest words.
 #[derive(Clone)]
 struct Model {
     kind: TableKind,
     timeout: Option<Millis>,
-    entries: BTreeMap<(IpAddr, u8, Option<(u8, u16)>), Entry>,
+    entries: BTreeMap<Name, Entry>,
 }
 
-fn name(entry: &TableEntry) -> (IpAddr, u8, Option<(u8, u16)>) {
+fn name(entry: &TableEntry) -> Name {
     (entry.prefix.address, entry.prefix.len, entry.service)
 }
 
@@ -60,7 +63,7 @@ impl Model {
 
     fn find(&mut self, asked: &TableEntry) -> Option<(TableEntry, &mut Entry)> {
         let service = if self.kind == TableKind::IpPort { asked.service } else { None };
-        let holds = |(address, len, s): &(IpAddr, u8, Option<(u8, u16)>)| {
+        let holds = |(address, len, s): &Name| {
             Prefix { address: *address, len: *len }.contains(asked.prefix.address) && *s == service
         };
         let mut found: Vec<_> = self.entries.iter_mut().filter(|(k, _)| holds(k)).collect();
@@ -70,7 +73,7 @@ impl Model {
     }
 
     fn list(&self) -> Vec<(TableEntry, Entry)> {
-        let entry = |((address, len, service), entry): (&(IpAddr, u8, Option<(u8, u16)>), &Entry)| {
+        let entry = |((address, len, service), entry): (&Name, &Entry)| {
             (TableEntry { prefix: Prefix { address: *address, len: *len }, service: *service }, *entry)
         };
         self.entries.iter().map(entry).collect()
