@@ -329,11 +329,7 @@ pub fn table_replace(d: &Daemon, call: &Call) -> Answer {
     let list = entries(&call.body::<ReplaceRequest>()?.entries, kind(&npf, call)?)?;
     let began = std::time::Instant::now();
     let n = list.len();
-    npf.change_tables(|tables, now| {
-        tables.flush(id)?;
-        list.into_iter().try_for_each(|e| tables.add(id, e, now, None))
-    })
-    .map_err(NpfError::Table)?;
+    npf.change_tables(|tables, now| tables.replace(id, &list, now)).map_err(|e| ApiError::conflict(e.to_string()))?;
     Ok(json!({ "entries": n, "live_us": began.elapsed().as_micros() as u64 }))
 }
 

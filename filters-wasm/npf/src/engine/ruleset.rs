@@ -195,6 +195,11 @@ impl Ruleset {
         })
     }
 
+    /// The programs of its expressions.
+    pub(crate) fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
     /// The interfaces whose addresses rules have in them.
     pub fn asked_interfaces(&self) -> &[String] {
         self.plan.asked_interfaces()

@@ -274,6 +274,12 @@ impl Npf {
         Status { active: control.attached.is_some(), loaded: control.is_loaded, connections }
     }
 
+    /// What is in force: rules, tables, and addresses of interfaces.
+    pub(super) fn in_force(&self) -> (Arc<Ruleset>, Tables, Addresses) {
+        let InForce { ruleset, tables, addresses, .. } = self.lock().in_force.clone();
+        (ruleset, tables, addresses)
+    }
+
     /// The rules that are in force.
     pub fn ruleset(&self) -> Arc<Ruleset> {
         self.lock().in_force.ruleset.clone()

@@ -3,6 +3,7 @@
 use super::{
     InForce,
     packets::{Cells, NOBODY, OWN, Work, address_of, address_to, put_tag, tag_of},
+    watch::{self, At, Watchers},
 };
 use crate::{
     config::RuleId,
@@ -109,6 +110,9 @@ pub(super) struct Hook {
     /// The version that each worker has taken up.
     pub adopted: Box<[CachePadded<AtomicU64>]>,
     pub queue: Arc<PktQueue>,
+    /// Who watches, and whether anybody does.
+    watchers: Published<Watchers>,
+    watched: AtomicBool,
     pub overloads: Overloads,
     /// Somebody is on the way to look at them.
     pub overloads_told: AtomicBool,
@@ -131,6 +135,8 @@ impl Hook {
             slots,
             adopted,
             queue,
+            watchers: Published::new(Watchers::new()),
+            watched: AtomicBool::new(false),
             overloads: ArrayQueue::new(1024),
             overloads_told: AtomicBool::new(false),
             told,
@@ -191,13 +197,22 @@ impl Hook {
             Dir::In => Where::In,
             Dir::Out => self.way_out(cx, *c),
         };
+        let watchers = self.watched.load(Ordering::Relaxed).then(|| self.watchers.read(cx.section));
+        if let Some(watchers) = watchers {
+            for (number, cell) in cells.iter().enumerate() {
+                let packet = cx.pool.packet(*cell);
+                watch::before(watchers, &mut slot.work, number, &packet, tag_of(&packet));
+            }
+        }
         // Mostly all packets go the same way.
         let mut first = 0;
         for cells in cells.chunk_by(|a, b| way(a) == way(b)) {
             let verdicts = &mut verdicts[first..first + cells.len()];
             let place = Place { interface, way: way(&cells[0]), now };
             let work = &mut slot.work;
-            let mut burst = Cells { pool: cx.pool, cells, verdicts, first, whole, work, current: None };
+            let at = At { interface, way: place.way, worker: cx.cpu.index() };
+            let watchers = watchers.map(|w| (w, at));
+            let mut burst = Cells { pool: cx.pool, cells, verdicts, first, whole, work, watchers, current: None };
             slot.engine.handle_burst(&mut burst, &place);
             first += cells.len();
         }
@@ -211,6 +226,16 @@ impl Hook {
             self.hand_over(cx, slot, cells, verdicts);
         }
         self.arm(cx.cpu, slot);
+    }
+
+    /// Changes who watches. Control threads.
+    pub fn change_watchers(&self, change: impl FnOnce(&mut Watchers)) {
+        self.watchers.update(self.stack.runtime().domain(), |old| {
+            let mut new = old.clone();
+            change(&mut new);
+            self.watched.store(!new.is_empty(), Ordering::Relaxed);
+            (new, ())
+        });
     }
 
     fn way_out(&self, cx: &HookCx<'_>, c: Cell) -> Where {

@@ -12,10 +12,12 @@ mod control;
 mod hook;
 mod listing;
 mod packets;
+mod watch;
 
 pub use control::{Npf, NpfError, Settings};
 pub use hook::{Said, WorkerStats};
 pub use listing::{Listed, RuleTally};
+pub use watch::{Copied, WatchError, Watching};
 
 use crate::{
     engine::{Addresses, Ruleset},

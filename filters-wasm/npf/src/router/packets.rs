@@ -1,6 +1,9 @@
 //! A burst of cells as the engine sees it.
 
-use super::hook::Said;
+use super::{
+    hook::Said,
+    watch::{self, At, Traced, Watchers},
+};
 use crate::engine::{Burst, Item, Outcome, Overload, Ruleset};
 use smpnet_abi::{BURST_MAX, Cell, pkt_flags, verdict};
 use smpnet_runtime::{Packet, Pool};
@@ -51,6 +54,8 @@ pub(super) struct Work {
     /// To whom packets are to be handed over, by their numbers.
     pub steered: [u8; MAX],
     pub any_steered: bool,
+    /// Packets that somebody traces.
+    pub traced: Vec<Traced>,
     /// Sources that exceeded a limit.
     pub overloads: Vec<Overload>,
 }
@@ -63,6 +68,7 @@ impl Work {
             replies: Vec::with_capacity(MAX),
             steered: [NOBODY; MAX],
             any_steered: false,
+            traced: Vec::new(),
             overloads: Vec::with_capacity(MAX),
         }
     }
@@ -78,6 +84,8 @@ pub(super) struct Cells<'a> {
     /// Rules may look at what is behind the headers: packets of several cells are shown to them as a whole.
     pub whole: bool,
     pub work: &'a mut Work,
+    /// Who watches; mostly nobody.
+    pub watchers: Option<(&'a Watchers, At<'a>)>,
     /// The packet that the engine has at the moment.
     pub current: Option<Packet<'a>>,
 }
@@ -107,7 +115,7 @@ impl Burst for Cells<'_> {
         Item { bytes, len, tag, checksum_is_open, was_steered }
     }
 
-    fn done(&mut self, i: usize, outcome: Outcome, _: &Ruleset) {
+    fn done(&mut self, i: usize, outcome: Outcome, ruleset: &Ruleset) {
         let cell = self.cells[i];
         let mut packet = self.pool.packet(cell);
         if self.work.gathered.0 == i {
@@ -118,6 +126,9 @@ impl Burst for Cells<'_> {
             self.work.gathered.0 = usize::MAX;
         }
         packet.hdr_mut().scratch[1] = 0;
+        if let Some((watchers, at)) = self.watchers {
+            watch::after(watchers, self.work, self.first + i, &packet, &outcome, ruleset, at);
+        }
         if let Some(overload) = outcome.overload {
             self.work.overloads.push(overload);
         }
