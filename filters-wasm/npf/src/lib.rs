@@ -30,5 +30,5 @@ pub mod tables;
 
 #[cfg(test)]
 mod no_panic_tests;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
