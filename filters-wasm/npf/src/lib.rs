@@ -27,6 +27,7 @@ pub mod replay;
 pub mod reply;
 pub mod state;
 pub mod tables;
+pub mod wasm;
 
 #[cfg(test)]
 mod no_panic_tests;
