@@ -18,6 +18,9 @@ pub trait RulesetHost {
     fn is_in_table(&mut self, packet: usize, facts: &Facts, table: TableId, side: Side) -> bool;
 
     /// Whether a rule with limits, which matches otherwise, may match.
+    ///
+    /// A burst is decided on as a whole. What a limit counts of packets of the same burst (a connection that the one before
+    /// begins) has to be counted when this is asked, and given back where nothing comes of it.
     fn within(&mut self, packet: usize, rule: RuleIndex) -> bool;
 
     /// The packet from its IP header on, as long as that header says: for the programs of pcap-filter rules.
@@ -79,10 +82,8 @@ impl Asking {
 
     /// Whom to ask.
     fn host(&mut self) -> Option<&mut dyn RulesetHost> {
-        let host = self.host.cast::<&mut dyn RulesetHost>();
-        // SAFETY: `set_host` was given a host that outlives the call in which we are, or null. It is used by nobody else
-        // meanwhile: the one who gave it waits for the call to end, and a call of the module asks one thing at a time.
-        unsafe { host.as_mut() }.map(|host| &mut **host)
+        // SAFETY: the host is not asked for another time before it is done with.
+        unsafe { called(self.host) }
     }
 
     fn facts(&self, packet: u32) -> Option<Facts> {
@@ -104,8 +105,9 @@ impl Asking {
     }
 
     fn program(&mut self, packet: u32, number: u32) -> u32 {
-        let programs = self.programs.clone();
-        match (programs.get(number as usize), self.host()) {
+        // SAFETY: as in `host`.
+        let host = unsafe { called(self.host) };
+        match (self.programs.get(number as usize), host) {
             (Some(program), Some(host)) => {
                 let bytes = host.bytes(packet as usize);
                 program.run(bytes, bytes.len() as u32)
@@ -113,6 +115,17 @@ impl Asking {
             _ => 0,
         }
     }
+}
+
+/// The host of a call.
+///
+/// # Safety
+/// The pointer is that of [`Asking`], and what it points to is in use nowhere else.
+unsafe fn called<'a>(host: *mut ()) -> Option<&'a mut dyn RulesetHost> {
+    let host = host.cast::<&mut dyn RulesetHost>();
+    // SAFETY: `set_host` was given a host that outlives the call in which we are, or null. The one who gave it waits for
+    // the call to end.
+    unsafe { host.as_mut() }.map(|host| &mut **host)
 }
 
 /// Tells the engine what modules may import.

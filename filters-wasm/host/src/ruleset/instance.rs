@@ -47,6 +47,8 @@ impl RulesetInstance {
         // that it does not move.
         unsafe { store.data_mut().set_facts(&raw const (*burst.as_ptr()).facts) };
         let mut new = RulesetInstance { store, decide, burst };
+        // The first write to a page of the image makes a copy of it, which is not for a worker to wait for either.
+        new.facts().fill(Facts::default());
         new.decide(BURST as usize, &mut NoHost).map_err(|e| missing(e.to_string()))?;
         Ok(new)
     }

@@ -183,15 +183,18 @@ fn tcp_to(src: &str, dst: &str, port: u16) -> Question {
     Question::new(tcp((src, 1000), (dst, port), 0x02, b"", b""))
 }
 
-/// Rules for random networks and ports, in both families; the last one is for what is left.
-fn many(rules: u64) -> String {
+/// Rules for random networks and ports, in both families; the last one is for what is left. Where they are `crowded`, two at
+/// the ends of all addresses leave those of the others in few slots.
+fn many(rules: u64, crowded: bool) -> String {
     let mut dice = Dice::new(rules);
     let mut text = String::from("group default {\n");
-    for _ in 1..rules {
+    for n in 1..rules {
         let (proto, port) = (dice.pick(&["tcp", "udp"]), dice.below(40));
         let is_final = dice.pick(&["final ", "final ", ""]);
         let (net, host) = (dice.below(4), dice.below(250));
         text += &match dice.below(3) {
+            _ if crowded && n == 1 => "pass in from { 1.0.0.0/8, 1::/16 } to { 1.0.0.1, 1::1 }\n".to_owned(),
+            _ if crowded && n == 2 => "pass in from { 250.0.0.0/8, fff::/16 } to { 250.0.0.1, fff::1 }\n".to_owned(),
             0 => format!(
                 "pass in {is_final}family inet6 proto {proto} from 2001:db8:{net}::/48 to 2001:db8:9::{host:x}\n"
             ),
@@ -213,13 +216,13 @@ fn many_packet(dice: &mut Dice) -> Question {
 
 #[test]
 fn many_rules_and_full_bursts() {
-    for rules in [1, 2, 63, 64, 65, 513, 4097, 10_000] {
-        with(&many(rules), &Dynamic::new(), |case, tables| {
+    for (rules, crowded) in [1, 2, 63, 64, 65, 513, 4097, 10_000].into_iter().flat_map(|n| [(n, false), (n, true)]) {
+        with(&many(rules, crowded), &Dynamic::new(), |case, tables| {
             let mut dice = Dice::new(rules);
             let mut decided = 0;
             for _ in 0..8 {
                 let burst: Vec<Question> = (0..64).map(|_| many_packet(&mut dice)).collect();
-                let found = case.agree(&burst, tables, &format!("{rules} rules"));
+                let found = case.agree(&burst, tables, &format!("{rules} rules, crowded: {crowded}"));
                 assert!(found.iter().all(Option::is_some), "the last rule takes all");
                 decided += found.iter().flatten().filter(|rule| u64::from(**rule) != rules - 1).count();
             }

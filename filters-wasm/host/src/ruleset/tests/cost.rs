@@ -8,7 +8,7 @@ use std::{hint::black_box, time::Instant};
 fn what_a_ruleset_costs() {
     let engine = RulesetEngine::new().unwrap();
     for rules in [10, 100, 1_000, 10_000] {
-        let config = parse("test.conf", &many(rules), &NoFiles).unwrap().config;
+        let config = parse("test.conf", &many(rules, false), &NoFiles).unwrap().config;
         let programs = Programs::default();
         let best = |once: &mut dyn FnMut()| {
             let times = (0..5).map(|_| {

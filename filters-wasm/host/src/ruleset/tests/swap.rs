@@ -4,7 +4,7 @@ use super::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn ruleset(engine: &RulesetEngine, rules: u64) -> Ruleset {
-    let config = parse("test.conf", &many(rules), &NoFiles).unwrap().config;
+    let config = parse("test.conf", &many(rules, false), &NoFiles).unwrap().config;
     engine.compile(&Plan::new(&config, &Programs::default(), &NoInterfaces, &Dynamic::new())).unwrap()
 }
 
