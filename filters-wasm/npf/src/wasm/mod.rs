@@ -40,6 +40,7 @@ pub use crate::plan::decide::NONE;
 
 use self::{
     body::{Body, Local, at},
+    family::Decider,
     uses::Uses,
 };
 use crate::{
@@ -59,8 +60,11 @@ pub const BURST: u32 = 64;
 pub const FACTS: u32 = 0;
 /// Where its rule is written.
 pub const RULES: u32 = FACTS + BURST * FACTS_SIZE;
+/// Where the module keeps what it has found out about the packets of a burst: a line of the cache for each.
+const LEFT: u32 = RULES + BURST * 4;
+const LEFT_SIZE: u32 = 64;
 /// Where the image stands: on a line of the cache, as its blocks do in it.
-pub const IMAGE: u32 = RULES + BURST * 4;
+pub const IMAGE: u32 = LEFT + BURST * LEFT_SIZE;
 /// The largest image that a module is made of, in bytes. That of 10,000 rules has a few million.
 pub const IMAGE_MAX: usize = 1 << 30;
 
@@ -127,15 +131,17 @@ pub fn compile(plan: &Plan) -> Result<Vec<u8>, TooLarge> {
     };
     // The global 0 is `abi`.
     let memo = table.map(|_| [1, 2]);
-    let deciders = families.map(|(of, space, uses)| {
-        (space.rules > 0).then(|| {
-            let mut calls = Calls { table, within, program, memo, holds: None };
-            calls.holds = uses.checks.then(|| define(holds::holds(of, &uses, &calls), THREE));
-            let interfaces = plan.interfaces().len() as u32;
-            define(family::family(of, space, &places, interfaces, &uses, &calls), TWO)
-        })
+    let calls = families.map(|(of, _, uses)| {
+        let mut calls = Calls { table, within, program, memo, holds: None };
+        calls.holds = uses.checks.then(|| define(holds::holds(of, &uses, &calls), THREE));
+        calls
     });
-    let decide = define(decide(deciders), DECIDE);
+    let deciders = [0, 1].map(|n| {
+        let ((of, space, uses), calls) = (&families[n], &calls[n]);
+        let interfaces = plan.interfaces().len() as u32;
+        (space.rules > 0).then_some(Decider { of: *of, space, places: &places, interfaces, uses, calls })
+    });
+    let decide = define(decide(&deciders), DECIDE);
 
     let bytes = u64::from(IMAGE) + plan.bytes() as u64;
     let pages = bytes.div_ceil(PAGE);
@@ -200,26 +206,33 @@ struct Calls {
     holds: Option<u32>,
 }
 
-/// The function `decide`: goes through the burst.
-fn decide([v4, v6]: [Option<u32>; 2]) -> Function {
+/// The function `decide`: goes through the burst twice. All is one function: calls for each packet would cost a tenth.
+fn decide([v4, v6]: &[Option<Decider<'_>>; 2]) -> Function {
     const N: Local = Local(0);
     let mut b = Body::new(1);
-    let (packet, facts, rule) = (b.constant(0), b.constant(FACTS), b.narrow());
-    let by = |b: &mut Body, decider: Option<u32>| {
-        match decider {
-            Some(decider) => b.ops().local_get(facts.0).local_get(packet.0).call(decider),
-            None => b.ops().i32_const(NONE as i32),
-        };
-        b.ops().local_set(rule.0);
+    let [packet, facts, left, rule] = [(); 4].map(|()| b.narrow());
+    let each = |b: &mut Body, of: &mut dyn FnMut(&mut Body)| {
+        b.ops().i32_const(0).local_set(packet.0);
+        b.ops().i32_const(FACTS as i32).local_set(facts.0).i32_const(LEFT as i32).local_set(left.0);
+        b.repeat(BURST, |b, packets| {
+            b.ops().local_get(packet.0).local_get(N.0).i32_ge_u();
+            b.leave_if(packets.done);
+            of(b);
+            b.ops().local_get(packet.0).i32_const(1).i32_add().local_set(packet.0);
+            b.ops().local_get(facts.0).i32_const(FACTS_SIZE as i32).i32_add().local_set(facts.0);
+            b.ops().local_get(left.0).i32_const(LEFT_SIZE as i32).i32_add().local_set(left.0);
+        });
     };
-    b.repeat(BURST, |b, packets| {
-        b.ops().local_get(packet.0).local_get(N.0).i32_ge_u();
-        b.leave_if(packets.done);
+    let by_family = |b: &mut Body, of: &dyn Fn(&mut Body, &Decider<'_>)| {
         b.ops().local_get(facts.0).i32_load8_u(at(facts::FAMILY.into()));
-        b.either(|b| by(b, v6), |b| by(b, v4));
+        let part = |b: &mut Body, decider: &Option<Decider<'_>>| decider.iter().for_each(|decider| of(b, decider));
+        b.either(|b| part(b, v6), |b| part(b, v4));
+    };
+    each(&mut b, &mut |b| by_family(b, &|b, decider| decider.prepare(b, facts, left)));
+    each(&mut b, &mut |b| {
+        b.ops().i32_const(NONE as i32).local_set(rule.0);
+        by_family(b, &|b, decider| decider.walk(b, (facts, packet), left, rule));
         b.ops().local_get(packet.0).i32_const(2).i32_shl().local_get(rule.0).i32_store(at(RULES.into()));
-        b.ops().local_get(packet.0).i32_const(1).i32_add().local_set(packet.0);
-        b.ops().local_get(facts.0).i32_const(FACTS_SIZE as i32).i32_add().local_set(facts.0);
     });
     b.finish()
 }
