@@ -107,21 +107,41 @@ fn slot_wide(b: &mut Body, map: &Map, Wide { high, low }: Wide) {
 }
 
 /// With a slot on the stack: the last step in it that is at or before the number, as `is_before` pushes of a step.
-/// What is below the lowest number finds some step of the first slots.
+/// What is below the lowest number finds some step.
 fn search(b: &mut Body, places: &Places<'_>, map: &Map, is_before: impl Fn(&mut Body, Local)) {
     let probes = map.probes(places.image);
     let index = places.narrow(map.index);
     b.ops().i32_const(2).i32_shl();
     let slot = b.keep();
     b.ops().local_get(slot.0).i32_load(at(index));
-    if probes == 0 {
-        return;
+    if probes > WRITTEN_OUT {
+        return search_by_halves(b, probes, is_before, |b| {
+            b.ops().local_get(slot.0).i32_load(at(index + 4));
+        });
     }
+    // Steps behind the slot are behind the number, too: where the slot ends need not be known, only where all steps do.
+    for jump in (0..probes).rev().map(|bit| 1 << bit) {
+        let step = b.keep();
+        b.ops().local_get(step.0).i32_const(jump).i32_add();
+        let ahead = b.keep();
+        let last = map.len as i32 - 1;
+        b.ops().local_get(ahead.0).i32_const(last).local_get(ahead.0).i32_const(last).i32_lt_u().select();
+        let ahead = b.keep();
+        b.ops().local_get(ahead.0).local_get(step.0);
+        is_before(b, ahead);
+        b.ops().select();
+    }
+}
+
+/// With the first step of a slot on the stack, and the last one as `end` pushes it: the same, in a loop.
+fn search_by_halves(b: &mut Body, probes: u32, is_before: impl Fn(&mut Body, Local), end: impl Fn(&mut Body)) {
     // The one that is looked for is in step..=end.
     let step = b.keep();
-    b.ops().local_get(slot.0).i32_load(at(index + 4));
+    end(b);
     let end = b.keep();
-    let probe = |b: &mut Body| {
+    b.repeat(probes, |b, search| {
+        b.ops().local_get(step.0).local_get(end.0).i32_ge_s();
+        b.leave_if(search.done);
         b.ops().local_get(step.0).local_get(end.0).local_get(step.0).i32_sub();
         b.ops().i32_const(1).i32_add().i32_const(1).i32_shr_u().i32_add();
         let middle = b.keep();
@@ -130,16 +150,7 @@ fn search(b: &mut Body, places: &Places<'_>, map: &Map, is_before: impl Fn(&mut 
         b.ops().local_get(middle.0).local_get(step.0).local_get(before.0).select().local_set(step.0);
         b.ops().local_get(end.0).local_get(middle.0).i32_const(1).i32_sub().local_get(before.0).select();
         b.ops().local_set(end.0);
-    };
-    if probes <= WRITTEN_OUT {
-        (0..probes).for_each(|_| probe(b));
-    } else {
-        b.repeat(probes, |b, search| {
-            b.ops().local_get(step.0).local_get(end.0).i32_ge_s();
-            b.leave_if(search.done);
-            probe(b);
-        });
-    }
+    });
     b.ops().local_get(step.0);
 }
 
