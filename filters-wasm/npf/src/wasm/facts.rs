@@ -63,7 +63,7 @@ pub(super) const TAG: u32 = offset_of!(Facts, tag) as u32;
 pub(super) const FAMILY: u32 = offset_of!(Facts, family) as u32;
 pub(super) const WAY: u32 = offset_of!(Facts, way) as u32;
 
-const _: () = assert!(size_of::<Facts>() == FACTS_SIZE as usize);
+const _: () = assert!(size_of::<Facts>() == FACTS_SIZE as usize && NO_PORT as u128 == crate::plan::NO_PORT);
 
 impl Facts {
     /// What is known of a packet.
