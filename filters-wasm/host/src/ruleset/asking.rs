@@ -54,8 +54,8 @@ pub(super) struct Asking {
     programs: Arc<[Program]>,
 }
 
-// SAFETY: `host` is null but during a call, in which the store does not change threads; `facts` points into a memory that
-// the same store owns.
+// SAFETY: `host` is looked at during a call only, in which the store does not change threads and which has set it; `facts`
+// points into a memory that the same store owns.
 unsafe impl Send for Asking {}
 
 impl Asking {
