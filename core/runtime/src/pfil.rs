@@ -87,6 +87,10 @@ pub trait PfilHook: Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HookId(u64);
 
+/// Where a hook is among those of a head, as long as these stay the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HookPlace(usize);
+
 #[derive(Clone)]
 struct Attached {
     id: HookId,
@@ -175,8 +179,23 @@ impl PfilHead {
 
     #[inline(never)]
     fn run_hooks(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool {
+        self.run_hooks_from(0, cx, cells, verdicts)
+    }
+
+    /// As [`PfilHead::run`], beginning with one of the hooks: those before it were asked already.
+    pub fn run_from(&self, first: HookPlace, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool {
+        !self.is_empty() && self.run_hooks_from(first.0, cx, cells, verdicts)
+    }
+
+    /// Where a hook is among those of this head.
+    pub fn place_of(&self, section: Section<'_>, hook: &dyn PfilHook) -> Option<HookPlace> {
+        let hooks = self.hooks.read(section);
+        hooks.iter().position(|a| std::ptr::addr_eq(Arc::as_ptr(&a.hook), hook)).map(HookPlace)
+    }
+
+    fn run_hooks_from(&self, first: usize, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool {
         assert_eq!(cells.len(), verdicts.len());
-        let hooks = self.hooks.read(cx.section);
+        let hooks = self.hooks.read(cx.section).get(first..).unwrap_or_default();
         let bursts = cells.chunks(BURST_MAX as usize).zip(verdicts.chunks_mut(BURST_MAX as usize));
         for (cells, verdicts) in bursts {
             for a in hooks {
@@ -188,17 +207,18 @@ impl PfilHead {
 }
 
 impl PfilHead {
-    /// As [`PfilHead::run`], and calls `dropped` for each packet that a hook dropped, before the next hook is asked.
+    /// As [`PfilHead::run_from`] (None: from the first on), and calls `dropped` for each packet that a hook dropped, before the next hook is asked.
     #[cold]
     pub fn run_watched(
         &self,
+        first: Option<HookPlace>,
         cx: &HookCx<'_>,
         cells: &[Cell],
         verdicts: &mut [u32],
         dropped: &mut dyn FnMut(&dyn PfilHook, Cell),
     ) -> bool {
         assert_eq!(cells.len(), verdicts.len());
-        let hooks = self.hooks.read(cx.section);
+        let hooks = self.hooks.read(cx.section).get(first.map_or(0, |f| f.0)..).unwrap_or_default();
         let bursts = cells.chunks(BURST_MAX as usize).zip(verdicts.chunks_mut(BURST_MAX as usize));
         for (cells, verdicts) in bursts {
             for a in hooks {
@@ -326,9 +346,32 @@ mod tests {
         let cx = HookCx { cpu, pool: &pool, section, dir, ifindex: 1, layer, now_ns: 0 };
         let mut verdicts = [verdict::PASS; 4];
         let mut heard = Vec::new();
-        head.run_watched(&cx, &[0, 1, 2, 3], &mut verdicts, &mut |h, c| heard.push((h.name().to_owned(), c)));
+        head.run_watched(None, &cx, &[0, 1, 2, 3], &mut verdicts, &mut |h, c| heard.push((h.name().to_owned(), c)));
         assert_eq!(heard, [("a".to_owned(), 1), ("b".to_owned(), 2)]);
         assert_eq!(verdicts, [verdict::PASS, verdict::DROP, verdict::DROP, verdict::PASS]);
+    }
+
+    #[test]
+    fn who_goes_on_at_a_hook_is_not_shown_to_those_before_it() {
+        let domain = Domain::new(1);
+        let head = PfilHead::new(&domain);
+        let (a, b, c) = (Dropper::new("a", &[]), Dropper::new("b", &[]), Dropper::new("c", &[2]));
+        for hook in [&a, &b, &c] {
+            head.add(0, hook.clone());
+        }
+        let pool = Pool::new(&PoolConfig { cells: 64, huge_pages: HugePages::Never, ..PoolConfig::default() }).unwrap();
+        let reader = domain.register();
+        let guard = reader.enter();
+        // SAFETY: the only token of worker 0.
+        let cpu = unsafe { Cpu::assume(0) };
+        let (section, dir, layer) = (guard.section(), Dir::In, Layer::Inet);
+        let cx = HookCx { cpu, pool: &pool, section, dir, ifindex: 1, layer, now_ns: 0 };
+        let mut verdicts = [verdict::PASS; 2];
+        let place = head.place_of(section, &*b).unwrap();
+        head.run_from(place, &cx, &[1, 2], &mut verdicts);
+        assert_eq!((a.asked(), b.asked(), c.asked()), (vec![], vec![1, 2], vec![1, 2]));
+        assert_eq!(verdicts, [verdict::PASS, verdict::DROP]);
+        assert_eq!(head.place_of(section, &*Dropper::new("b", &[])), None, "another one of the same name");
     }
 
     #[test]

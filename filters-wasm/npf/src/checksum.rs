@@ -58,7 +58,12 @@ impl Delta {
         !fold(u64::from(!check) + self.0)
     }
 
-    /// The same for UDP, where 0 says that there is none: it stays, and what would become 0 becomes `0xffff` (RFC 768;
+    /// The same where `check` is the sum itself and not its complement: of a pseudo-header, with an open checksum.
+    pub fn apply_open(self, check: u16) -> u16 {
+        fold(u64::from(check) + self.0)
+    }
+
+    /// As [`Delta::apply`] for UDP, where 0 says that there is none: it stays, and what would become 0 becomes `0xffff` (RFC 768;
     /// RFC 6936, section 5, for those of IPv6 that have none).
     pub fn apply_udp(self, check: u16) -> u16 {
         match check {

@@ -10,13 +10,14 @@ pub(crate) struct Edit<'a> {
     bytes: &'a mut [u8],
     /// All that was written since this was made or last taken, checksums too.
     all: Delta,
+    checksum_is_open: bool,
 }
 
 impl<'a> Edit<'a> {
     /// Of the packet, and not of what follows it.
     pub fn new(bytes: &'a mut [u8], packet: &Packet) -> Edit<'a> {
         let len = packet.len.min(bytes.len());
-        Edit { bytes: &mut bytes[..len], all: Delta::default() }
+        Edit { bytes: &mut bytes[..len], all: Delta::default(), checksum_is_open: packet.checksum_is_open }
     }
 
     /// As they are now.
@@ -47,6 +48,17 @@ impl<'a> Edit<'a> {
     pub fn fix_udp(&mut self, at: usize, delta: Delta) {
         let check = delta.apply_udp(be16(self.bytes, at));
         self.put(at, &check.to_be_bytes());
+    }
+
+    /// Whether the upper protocol's checksum is still open.
+    pub fn checksum_is_open(&self) -> bool {
+        self.checksum_is_open
+    }
+
+    /// Brings an open checksum at `at` up to date.
+    pub fn fix_open(&mut self, at: usize, delta: Delta) {
+        let sum = delta.apply_open(be16(self.bytes, at));
+        self.put(at, &sum.to_be_bytes());
     }
 
     /// Everything that was written since the last time.

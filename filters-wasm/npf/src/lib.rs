@@ -9,6 +9,19 @@
 
 #![forbid(unsafe_code)]
 
+/// Counters of one worker and of another are summed up, field by field.
+macro_rules! sum_of {
+    ($counters:ident { $($field:ident),* $(,)? }) => {
+        impl $counters {
+            /// These and those together.
+            pub fn and(self, other: &$counters) -> $counters {
+                $counters { $($field: self.$field + other.$field),* }
+            }
+        }
+    };
+}
+pub(crate) use sum_of;
+
 pub mod checksum;
 pub mod config;
 pub mod convert;
@@ -25,6 +38,7 @@ pub mod plan;
 pub mod procedure;
 pub mod replay;
 pub mod reply;
+pub mod router;
 pub mod state;
 pub mod tables;
 pub mod wasm;

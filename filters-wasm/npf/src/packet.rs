@@ -64,7 +64,7 @@ pub struct Packet {
     pub ttl: u8,
     /// Bytes in front of the upper protocol's header.
     pub header: usize,
-    /// Bytes of the packet as its IP header tells, never more than there are.
+    /// Bytes of the packet as its IP header tells, never more than it has; those that were read may be fewer.
     pub len: usize,
     /// It is a part of a packet.
     pub fragment: Option<Fragment>,
@@ -72,6 +72,9 @@ pub struct Packet {
     pub options: bool,
     /// The upper protocol's header; [`Upper::Unknown`] in fragments behind the first.
     pub upper: Upper,
+    /// The upper protocol's checksum is that of the pseudo-header so far, and what sends the packet completes it (what
+    /// Linux calls `CHECKSUM_PARTIAL`). No header says so.
+    pub checksum_is_open: bool,
 }
 
 /// Where a fragment belongs.
@@ -186,20 +189,28 @@ impl Packet {
     /// # Errors
     /// When it is not a whole IP packet.
     pub fn read(bytes: &[u8]) -> Result<Packet, Malformed> {
+        Packet::read_head(bytes, bytes.len())
+    }
+
+    /// Reads the headers of a packet of `whole` bytes of which the first are here. All headers must be among them.
+    ///
+    /// # Errors
+    /// When it is not a whole IP packet, or a header goes on beyond these bytes.
+    pub fn read_head(bytes: &[u8], whole: usize) -> Result<Packet, Malformed> {
         match bytes.first().ok_or(Malformed::Short)? >> 4 {
-            4 => Packet::read_v4(bytes),
-            6 => Packet::read_v6(bytes),
+            4 => Packet::read_v4(bytes, whole),
+            6 => Packet::read_v6(bytes, whole),
             other => Err(Malformed::Version(other)),
         }
     }
 
-    fn read_v4(bytes: &[u8]) -> Result<Packet, Malformed> {
+    fn read_v4(bytes: &[u8], whole: usize) -> Result<Packet, Malformed> {
         let Some(&[first, _, len0, len1, id0, id1, off0, off1, ttl, proto, ..]) = bytes.first_chunk::<20>() else {
             return Err(Malformed::Short);
         };
         let header = usize::from(first & 15) * 4;
         let len = usize::from(u16::from_be_bytes([len0, len1]));
-        if header < 20 || len < header || len > bytes.len() {
+        if header < 20 || len < header || len > whole {
             return Err(Malformed::Length);
         }
         let frag = u16::from_be_bytes([off0, off1]);
@@ -217,16 +228,17 @@ impl Packet {
             fragment,
             options: header > 20,
             upper: Upper::Unknown,
+            checksum_is_open: false,
         };
         packet.read_upper(bytes)?;
         Ok(packet)
     }
 
-    fn read_v6(bytes: &[u8]) -> Result<Packet, Malformed> {
+    fn read_v6(bytes: &[u8], whole: usize) -> Result<Packet, Malformed> {
         let Some(head) = bytes.first_chunk::<40>() else { return Err(Malformed::Short) };
         // Jumbograms (RFC 2675) say 0, and are none for a packet path of cells.
         let len = 40 + usize::from(be16(head, 4));
-        if len > bytes.len() {
+        if len > whole {
             return Err(Malformed::Length);
         }
         let mut packet = Packet {
@@ -240,8 +252,9 @@ impl Packet {
             fragment: None,
             options: false,
             upper: Upper::Unknown,
+            checksum_is_open: false,
         };
-        packet.skip_extensions(&bytes[..len])?;
+        packet.skip_extensions(bytes.get(..len).unwrap_or(bytes))?;
         packet.read_upper(bytes)?;
         Ok(packet)
     }
@@ -287,9 +300,16 @@ impl Packet {
         if self.fragment.is_some_and(|f| f.offset != 0) {
             return Ok(());
         }
-        let body = bytes.get(self.header..self.len).unwrap_or_default();
-        self.upper = read_upper(self.proto, self.family, self.header, body).ok_or(Malformed::Upper(self.proto))?;
+        let body = self.here(bytes).get(self.header..).unwrap_or_default();
+        let beyond = self.len.saturating_sub(bytes.len());
+        self.upper =
+            read_upper(self.proto, self.family, self.header, body, beyond).ok_or(Malformed::Upper(self.proto))?;
         Ok(())
+    }
+
+    /// What is here of the packet, out of the bytes that it was read from.
+    pub fn here<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+        bytes.get(..self.len).unwrap_or(bytes)
     }
 
     /// Its ports, where it has some.
@@ -303,7 +323,8 @@ impl Packet {
 }
 
 /// The upper protocol's header; None when it is cut off. A first fragment holds it whole (RFC 7112; RFC 1858 for TCP).
-fn read_upper(number: u8, family: Family, header: usize, body: &[u8]) -> Option<Upper> {
+/// `beyond`: bytes of the packet behind `body`.
+fn read_upper(number: u8, family: Family, header: usize, body: &[u8], beyond: usize) -> Option<Upper> {
     let ports = || Ports { src: be16(body, 0), dst: be16(body, 2) };
     Some(match number {
         proto::TCP => {
@@ -319,7 +340,7 @@ fn read_upper(number: u8, family: Family, header: usize, body: &[u8]) -> Option<
                 ack: be32(head, 8),
                 window: be16(head, 14),
                 header: bytes,
-                data: body.len() - bytes,
+                data: body.len() - bytes + beyond,
             })
         }
         proto::UDP => {

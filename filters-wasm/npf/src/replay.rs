@@ -8,7 +8,7 @@
 
 use crate::{
     engine::{Engine, Outcome, Place},
-    evaluate::{Interfaces, Where},
+    evaluate::Where,
     npflog::{self, Logged},
     packet::Packet,
     state::Millis,
@@ -101,17 +101,16 @@ pub enum LineError {
 }
 
 /// An engine that packets are replayed through.
-pub struct Replay<'a> {
+pub struct Replay {
     engine: Engine,
-    interfaces: &'a dyn Interfaces,
     n: u64,
     log: Option<Vec<u8>>,
 }
 
-impl<'a> Replay<'a> {
+impl Replay {
     /// Replays through an engine.
-    pub fn new(engine: Engine, interfaces: &'a dyn Interfaces) -> Replay<'a> {
-        Replay { engine, interfaces, n: 0, log: None }
+    pub fn new(engine: Engine) -> Replay {
+        Replay { engine, n: 0, log: None }
     }
 
     /// Keeps what procedures and rules log from here on, for [`Replay::take_log`].
@@ -126,11 +125,11 @@ impl<'a> Replay<'a> {
 
     fn note(&mut self, bytes: &[u8], interface: &str, way: Where, now: Millis, outcome: &Outcome) {
         let (Some(log), Ok(packet)) = (&mut self.log, Packet::read(bytes)) else { return };
-        let rule = outcome.rule.and_then(|id| self.engine.rule_by_id(id));
+        let rule = outcome.rule.and_then(|id| self.engine.ruleset()?.rule(id));
         let name = rule.and_then(|(_, rule)| rule.name.as_deref()).unwrap_or_default();
         let (pass, family) = (outcome.pass, packet.family);
         let logged = Logged { pass, family, interface, way, rule: rule.map(|(number, _)| number), name };
-        log.extend(npflog::record(&logged, now.0, &bytes[..packet.len]));
+        log.extend(npflog::record(&logged, now.0, packet.here(bytes)));
     }
 
     /// The engine.
@@ -159,11 +158,16 @@ impl<'a> Replay<'a> {
 
     fn tagged(&mut self, bytes: &mut Vec<u8>, interface: &str, way: Where, now: Millis, tag: Option<&str>) -> Judged {
         self.n += 1;
-        let outcome = self.engine.handle(bytes, &Place { interface, way, tag, interfaces: self.interfaces, now });
-        if !outcome.logs.is_empty() {
+        let tag = self.engine.ruleset().map_or(0, |r| r.tag_number(tag));
+        let outcome = self.engine.handle(bytes, &Place { interface, way, now }, tag);
+        if outcome.logs != 0 {
             self.note(bytes, interface, way, now, &outcome);
         }
-        let Outcome { pass, kept, rule, fault, connection, reply, tag, route, logs } = outcome;
+        let ruleset = self.engine.ruleset();
+        let logs = ruleset.map(|r| r.logs(outcome.logs).map(str::to_owned).collect()).unwrap_or_default();
+        let route = ruleset.zip(outcome.route).and_then(|(r, route)| r.route(route)).map(str::to_owned);
+        let tag = ruleset.and_then(|r| r.tag(outcome.tag)).map(str::to_owned);
+        let Outcome { pass, kept, rule, fault, connection, reply, .. } = outcome;
         Judged {
             n: self.n,
             verdict: if kept {

@@ -72,7 +72,8 @@ pub fn admin_prohibited(bytes: &[u8], packet: &Packet, router: Option<u128>) -> 
         Family::V4 => (proto::ICMP, 20, ICMP_MAX, 3, 13, PRECEDENCE),
         Family::V6 => (proto::ICMPV6, 40, ICMPV6_MAX, 1, 1, 0),
     };
-    let quote = bytes.get(..packet.len.min(max - header - 8))?;
+    let here = packet.here(bytes);
+    let quote = &here[..here.len().min(max - header - 8)];
     let mut body = vec![kind, code, 0, 0, 0, 0, 0, 0];
     body.extend_from_slice(quote);
     whole(packet, router.unwrap_or(packet.dst), number, class, &body)

@@ -10,7 +10,7 @@ use crate::{
 };
 use smpnet_npf::{
     config::Config,
-    engine::{Engine, Place},
+    engine::{Engine, Outcome, Packets, Place},
     evaluate::{Asked, Dynamic, Evaluator, NoInterfaces, Programs, Where},
     language::{NoFiles, parse},
     packet::Packet,
@@ -171,12 +171,12 @@ fn rules(args: &Args) -> Result<Vec<Reading>, Box<dyn Error>> {
 
 fn engine(text: &str, connections: usize) -> Result<Engine, Box<dyn Error>> {
     let limits = Limits { capacity: connections, half_open_percent: 100 };
-    Ok(Engine::new(Arc::new(config(text)?), &NoInterfaces, limits, 7, Millis(0))?)
+    Ok(Engine::alone(Arc::new(config(text)?), Arc::new(NoInterfaces), limits, 7, Millis(0))?)
 }
 
 /// Packets that are forwarded.
 fn leaving(ms: u64) -> Place<'static> {
-    Place { interface: "eth0", way: Where::Forward, tag: None, interfaces: &NoInterfaces, now: Millis(ms) }
+    Place { interface: "eth0", way: Where::Forward, now: Millis(ms) }
 }
 
 /// A flow of many, told apart by addresses and ports.
@@ -199,7 +199,7 @@ fn established(args: &Args, n: u32, budget: f64) -> Result<Reading, Box<dyn Erro
     let mut send = |engine: &mut Engine, flows: &[u32], ms| {
         let burst = &mut burst[..flows.len()];
         burst.iter_mut().zip(flows).for_each(|(bytes, i)| become_flow(bytes, *i));
-        engine.handle_burst(burst, &leaving(ms), |_, outcome| _ = black_box(outcome.pass));
+        engine.handle_burst(&mut Packets(burst, |_, outcome: Outcome| _ = black_box(outcome.pass)), &leaving(ms));
     };
     let all: Vec<u32> = (0..n).collect();
     all.chunks(64).for_each(|flows| send(&mut engine, flows, 0));
@@ -237,7 +237,7 @@ fn new_connections(args: &Args, maps: &str) -> Result<f64, Box<dyn Error>> {
         let mut packets: Vec<Vec<u8>> = (0..NEW).map(flow).collect();
         let stretch = Stretch::begin();
         for bytes in &mut packets {
-            black_box(engine.handle(bytes, &leaving(0)));
+            black_box(engine.handle(bytes, &leaving(0), 0));
         }
         let ns = stretch.end().per(u64::from(NEW)).ns;
         if engine.connections().len() != NEW as usize {

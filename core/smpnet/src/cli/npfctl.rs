@@ -213,10 +213,10 @@ fn replay(cx: &Context, args: &ReplayArgs) -> Result<Output, Failure> {
     for (name, address) in &args.address {
         interfaces.entry(name.clone()).or_default().push(*address);
     }
-    let mut engine = Engine::new(Arc::new(config), &interfaces, Limits::default(), args.seed, Millis(0))
+    let mut engine = Engine::alone(Arc::new(config), Arc::new(interfaces), Limits::default(), args.seed, Millis(0))
         .map_err(|e| Failure::new(format!("{}: {e}", args.config.display())))?;
     engine.look_up_by(args.engine.into());
-    let mut replay = Replay::new(engine, &interfaces);
+    let mut replay = Replay::new(engine);
     let mut out = Lines { out: std::io::stdout().lock(), json: cx.json, log: None };
     if let Some(path) = &args.npflog {
         let failed = |e: std::io::Error| Failure::new(format!("{}: {e}", path.display()));
@@ -233,7 +233,7 @@ fn replay(cx: &Context, args: &ReplayArgs) -> Result<Output, Failure> {
     Ok(Output::printed())
 }
 
-fn replay_capture(args: &ReplayArgs, replay: &mut Replay<'_>, out: &mut Lines<'_>) -> Result<(), Failure> {
+fn replay_capture(args: &ReplayArgs, replay: &mut Replay, out: &mut Lines<'_>) -> Result<(), Failure> {
     let name = args.packets.display();
     let (Some(interface), Some(dir)) = (&args.interface, args.dir) else {
         return Err(Failure::usage(format!("{name} is a capture: --interface and --dir say where its packets are")));
@@ -255,7 +255,7 @@ fn replay_capture(args: &ReplayArgs, replay: &mut Replay<'_>, out: &mut Lines<'_
     Ok(())
 }
 
-fn replay_lines(packets: &Path, replay: &mut Replay<'_>, out: &mut Lines<'_>) -> Result<(), Failure> {
+fn replay_lines(packets: &Path, replay: &mut Replay, out: &mut Lines<'_>) -> Result<(), Failure> {
     let name = packets.display();
     let lines: Box<dyn BufRead> = if packets == Path::new("-") {
         Box::new(std::io::stdin().lock())

@@ -11,7 +11,7 @@ use crate::slow::SlowEvent;
 use crate::stack::Stack;
 use crate::types::IfIndex;
 use smpnet_abi::{Cell, DropReason, IfInfo, LinkState, if_flags, if_type};
-use smpnet_runtime::{BadPacket, Cpu, Section};
+use smpnet_runtime::{BadPacket, Burst, Cpu, Dir, PfilHook, Section, WorkerCx};
 use std::sync::atomic::Ordering;
 
 impl Stack {
@@ -28,6 +28,19 @@ impl Stack {
     /// IPv4 packets made by a plugin, to be routed. Worker.
     pub fn ip_output(&self, cpu: Cpu, cells: &[Cell]) {
         self.hand(cpu, Handed::Route, 0, cells);
+    }
+
+    /// Packets that a hook of the IP layer took (CONSUMED) go on, on any worker: the hook itself is asked first, then those
+    /// behind it, as if they had just come to it. Their data is as it was when the hook took them. `from` is the hook as it was
+    /// attached. Worker, outside of calls by the stack: a queue's function or a callout.
+    pub fn inet_resume(&self, cx: &WorkerCx<'_>, ifindex: u32, dir: Dir, from: &dyn PfilHook, cells: &[Cell]) {
+        self.pass(cx.cpu, cx.section(), cx.now_ns, |path| {
+            for cells in cells.chunks(smpnet_abi::BURST_MAX as usize) {
+                let mut burst = Burst::new();
+                burst.extend_from_slice(cells);
+                path.resume_inet(ifindex, dir, from, &mut burst);
+            }
+        });
     }
 
     /// Takes up what was handed in on this worker outside of a call by the stack (a plugin's callout). To be called by
@@ -137,6 +150,11 @@ impl Stack {
             _pad: 0,
             name,
         })
+    }
+
+    /// The name of an interface. Worker.
+    pub fn name_of<'s>(&'s self, section: Section<'s>, ifindex: u32) -> Option<&'s str> {
+        self.ifs.get(section, ifindex).map(|i| &*i.name)
     }
 
     /// The link of an interface changed. Any thread.

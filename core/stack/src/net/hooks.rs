@@ -8,7 +8,7 @@ use crate::inet::decide::{ErrorKind, validate};
 use crate::wire::be16;
 use crate::wire::ethernet::{HEADER_LEN, TYPE_IPV4};
 use smpnet_abi::{Cell, DropReason, pkt_flags, verdict};
-use smpnet_runtime::{Burst, Dir, HookCx, Layer, PfilHead};
+use smpnet_runtime::{Burst, Dir, HookCx, HookPlace, Layer, PfilHead, PfilHook};
 
 /// What became of the packets that are still there after the hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +34,39 @@ impl<'a> Path<'a> {
         if (global.is_empty() && own.is_empty()) || burst.is_empty() {
             return Asked::No;
         }
-        self.ask_hooks(ifp, layer, dir, burst)
+        self.ask_hooks(ifp, layer, dir, burst, None)
+    }
+
+    /// Packets that a hook of the IP layer took on a worker go on here: with that hook, and those behind it. `from` is what
+    /// it was attached as.
+    pub(crate) fn resume_inet(&mut self, ifindex: u32, dir: Dir, from: &dyn PfilHook, burst: &mut Burst) {
+        self.account(Account::FromPlugins, burst.len() as u64);
+        let Some(ifp) = self.ifnet(ifindex).filter(|i| i.running && !i.faulted()) else {
+            return self.drop_burst(ifindex, DropReason::IfDown, burst);
+        };
+        match dir {
+            Dir::In => {
+                self.ask_hooks(ifp, Layer::Inet, Dir::In, burst, Some(from));
+                if !burst.is_empty() {
+                    self.ip_filtered(ifp, burst);
+                }
+            }
+            Dir::Out => {
+                self.ask_hooks(ifp, Layer::Inet, Dir::Out, burst, Some(from));
+                self.if_flush_filtered(ifp, burst);
+            }
+        }
     }
 
     #[inline(never)]
-    fn ask_hooks(&mut self, ifp: &'a Ifnet, layer: Layer, dir: Dir, burst: &mut Burst) -> Asked {
+    fn ask_hooks(
+        &mut self,
+        ifp: &'a Ifnet,
+        layer: Layer,
+        dir: Dir,
+        burst: &mut Burst,
+        from: Option<&dyn PfilHook>,
+    ) -> Asked {
         let (global, own) = match (layer, dir) {
             (Layer::Ether, Dir::In) => (&self.s.hooks.ether_in, &ifp.shared.hooks.ether_in),
             (Layer::Ether, Dir::Out) => (&self.s.hooks.ether_out, &ifp.shared.hooks.ether_out),
@@ -59,11 +87,26 @@ impl<'a> Path<'a> {
         };
         let mut verdicts = [verdict::PASS; smpnet_abi::BURST_MAX as usize];
         let verdicts = &mut verdicts[..burst.len()];
-        let heads = [global, own];
+        let mut heads = [(global, None), (own, None)];
+        let mut heads = &mut heads[..];
+        if let Some(from) = from {
+            // A hook that is not there any more is none that was passed: all are asked.
+            let places = [global, own].map(|h| h.place_of(self.section, from));
+            if let Some(at) = places.iter().position(Option::is_some) {
+                heads = &mut heads[at..];
+                heads[0].1 = places[at];
+            }
+        }
         let edits = if self.s.bpf.wants_drops() {
             self.ask_watched(ifp, heads, &cx, burst.as_slice(), verdicts)
         } else {
-            heads.iter().fold(false, |edits, h| edits | h.run(&cx, burst.as_slice(), verdicts))
+            heads.iter().fold(false, |edits, (h, first)| {
+                edits
+                    | match first {
+                        None => h.run(&cx, burst.as_slice(), verdicts),
+                        Some(first) => h.run_from(*first, &cx, burst.as_slice(), verdicts),
+                    }
+            })
         };
         let asked = if edits { Asked::Edited } else { Asked::Looked };
         // Mostly all of them pass.
@@ -95,15 +138,15 @@ impl<'a> Path<'a> {
     fn ask_watched(
         &self,
         ifp: &Ifnet,
-        heads: [&PfilHead; 2],
+        heads: &[(&PfilHead, Option<HookPlace>)],
         cx: &HookCx<'_>,
         cells: &[Cell],
         verdicts: &mut [u32],
     ) -> bool {
         let at = self.at(ifp);
         let mut edits = false;
-        for head in heads {
-            edits |= head.run_watched(cx, cells, verdicts, &mut |hook, cell| {
+        for (head, first) in heads {
+            edits |= head.run_watched(*first, cx, cells, verdicts, &mut |hook, cell| {
                 let mut shown = false;
                 hook.why(cx, cell, &mut |note| {
                     if !std::mem::replace(&mut shown, true) {

@@ -193,6 +193,23 @@ impl<'a> Path<'a> {
         if ip {
             self.inet_out_hooks(ifp, ether, burst);
         }
+        self.if_send(ifp, flags, burst);
+    }
+
+    /// The way of packets that the inet hooks have passed on another worker, or later, from their IP headers on. The link
+    /// header is still in front of them.
+    pub(super) fn if_flush_filtered(&mut self, ifp: &'a Ifnet, burst: &mut Burst) {
+        if ifp.medium == Medium::Ether {
+            for c in burst.iter() {
+                let _ = self.packet(c).push_front(HEADER_LEN);
+            }
+        }
+        let flags = burst.iter().fold(0, |all, c| all | self.packet(c).hdr().flags);
+        self.if_send(ifp, flags, burst);
+    }
+
+    fn if_send(&mut self, ifp: &'a Ifnet, flags: u32, burst: &mut Burst) {
+        let ether = ifp.medium == Medium::Ether;
         if ether {
             self.run_hooks(ifp, Layer::Ether, Dir::Out, burst);
         }
@@ -221,7 +238,7 @@ impl<'a> Path<'a> {
                 for c in burst.iter() {
                     let mut p = self.packet(c);
                     p.hdr_mut().flags |= pkt_flags::LOOPED;
-                    self.s.pending.with(self.cpu, |q| q.list.push((Handed::Input, ifindex, c)));
+                    self.s.pending.with(self.cpu, |q| q.list.push((Handed::Input, ifp.index.get(), c)));
                 }
             }
             Attach::None => {

@@ -167,8 +167,10 @@ impl<'a> Path<'a> {
         *burst = kept;
     }
 
-    /// The hash that names a packet's worker: of addresses and ports for TCP, of addresses alone for the rest, because
-    /// fragments of UDP would go astray (as NetBSD's pktqueue does).
+    /// The hash that names a packet's worker: of addresses and ports for TCP and UDP, of addresses alone for the rest and for
+    /// fragments. Datagrams that are cut and datagrams that are not may thus overtake each other; filters that want them
+    /// whole gather fragments first, and hand them to the worker of their ports. NetBSD's pktqueue takes no ports of UDP,
+    /// and has all of QUIC between two hosts on one processor.
     fn steer_hash(&self, c: Cell) -> u32 {
         let p = self.packet(c);
         let b = p.data();
@@ -178,8 +180,8 @@ impl<'a> Path<'a> {
         let Some(ip) = Ipv4::parse(&b[HEADER_LEN..]) else { return 0 };
         let info = IpInfo { frag: ip.frag, proto: ip.proto, ..IpInfo::default() };
         let at = HEADER_LEN + ip.header_len;
-        let tcp = has_ports(ip.proto) && ip.proto == crate::wire::ipv4::proto::TCP && !info.is_fragment();
-        let ports = if tcp && b.len() >= at + 4 { be32(b, at) } else { 0 };
+        let with_ports = has_ports(ip.proto) && !info.is_fragment();
+        let ports = if with_ports && b.len() >= at + 4 { be32(b, at) } else { 0 };
         toeplitz(ip.src, ip.dst, ports)
     }
 

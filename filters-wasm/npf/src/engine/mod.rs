@@ -5,41 +5,38 @@
 //! ```
 //!
 //! The order is NetBSD's (`npf_packet_handler`): rules see addresses before they are translated, in both directions.
-//! An engine belongs to one worker. Time comes in with each packet, and addresses of interfaces by a trait.
+//! An engine belongs to one worker; what all of them have in common is a [`Ruleset`]. Time comes in with each packet.
 
-mod in_force;
+mod judge;
 mod limits;
 mod outcome;
 mod procedures;
 mod random;
+mod ruleset;
+mod share;
 #[cfg(test)]
 mod tests;
 mod translate;
 
 use crate::{
-    config::{Action, Config, Family, Limit, Return, Rule, RuleId, Stateful},
-    evaluate::{Asked, Dynamic, Evaluator, Interfaces, Where},
+    config::{Config, Family, Rule, RuleId},
+    evaluate::Where,
     fragments::{Limits as FragmentLimits, Outcome as Assembled, Reassembly},
-    nat::{
-        ports::{PortMap, Translated},
-        rewrite,
-    },
-    packet::{Packet, Upper},
+    nat::ports::{PortMap, Translated},
+    packet::Packet,
     params::Key as Param,
-    plan::RuleIndex,
-    reply,
-    state::{Binding, ConnId, Connection, Connections, Crossing, Direction, Inspect, Limits as TableLimits, Millis},
-    tables::{Tables, host},
+    plan::InterfaceNumber,
+    state::{ConnId, Connection, Connections, Crossing, Direction, Limits as TableLimits, Millis, Tally},
+    tables::Tables,
 };
-pub use in_force::EngineError;
-pub use outcome::{Fault, Outcome, Stats};
+pub use outcome::{Fault, Outcome, Overload, Stats};
+pub use ruleset::{Addresses, EngineError, LOGS_MAX, Ruleset};
+pub use share::{Elsewhere, Share, WORKERS_MAX};
 
-use in_force::{InForce, programs};
 use limits::Limits;
 use procedures::Procedures;
 use random::Random;
-use std::{cell::Cell, collections::HashMap, sync::Arc};
-use translate::{Maps, Translation, address_on};
+use std::{collections::HashMap, sync::Arc};
 
 /// Packets whose memory is fetched at once.
 const BURST: usize = 64;
@@ -47,15 +44,19 @@ const BURST: usize = 64;
 const WARM_FROM: usize = 4096;
 /// Connections that are looked at, at most, when expired ones are removed beside a packet.
 const EXPIRE_AT_ONCE: usize = 64;
-/// Milliseconds between two looks, where the one before left nothing; and the same for tables, which are looked through whole.
+/// Connections that are looked up again at once, after a reload.
+const REVIEW_AT_ONCE: u32 = 256;
+/// Milliseconds between two looks, where the one before left nothing; and the same for tables.
 const SWEEP: u64 = 64;
 const SWEEP_TABLES: u64 = 1000;
 
 /// An engine of one worker.
 pub struct Engine {
     /// There but for the time of a packet, which borrows it.
-    in_force: Option<Box<InForce>>,
+    ruleset: Option<Arc<Ruleset>>,
     by: By,
+    /// Those of now, for translation and answers; rules have theirs in them.
+    addresses: Addresses,
     tables: Tables,
     fragments: Reassembly,
     connections: Connections,
@@ -64,15 +65,19 @@ pub struct Engine {
     procedures: Procedures,
     /// Where round-robin maps are.
     cursors: HashMap<RuleId, u64>,
-    /// Names of interfaces, by the numbers that connections know.
-    interfaces: Vec<String>,
-    /// Names of tags.
-    tags: Vec<String>,
+    interfaces: Interfaces,
+    /// What rules decided, by their numbers.
+    tallies: Vec<Tally>,
+    share: Option<Share>,
     random: Random,
     stats: Stats,
     /// When connections and fragments, and when tables, are looked at again.
     next_sweep: u64,
     next_sweep_of_tables: u64,
+    /// Connections from here on have not been looked up since the last reload; None: all have.
+    review: Option<u32>,
+    /// Tables are looked through for what has expired. Where others do that, it is not done here.
+    expires_tables: bool,
 }
 
 /// What rules are looked up by.
@@ -85,60 +90,250 @@ pub enum By {
     Literal,
 }
 
-/// Where and when a packet is.
+/// Where and when packets are.
 #[derive(Clone, Copy)]
 pub struct Place<'a> {
-    /// The interface that it crosses.
+    /// The interface that they cross.
     pub interface: &'a str,
     /// Which way.
     pub way: Where,
-    /// The tag that it got where it came in.
-    pub tag: Option<&'a str>,
-    /// Addresses of all interfaces.
-    pub interfaces: &'a dyn Interfaces,
     /// The time, never less than before.
     pub now: Millis,
 }
 
+/// A packet of a burst.
+#[derive(Debug)]
+pub struct Item<'a> {
+    /// Its first bytes, from the IP header on: all headers, and of an ICMP error what it quotes.
+    pub bytes: &'a mut [u8],
+    /// Bytes that it has.
+    pub len: usize,
+    /// The tag that it got where it came in ([`Ruleset::tag_number`]); 0 for none.
+    pub tag: u16,
+    /// Its checksum is open: [`Packet::checksum_is_open`].
+    pub checksum_is_open: bool,
+    /// Another worker has handed it over: it is judged here.
+    pub was_steered: bool,
+}
+
+impl<'a> Item<'a> {
+    /// A packet that is here as a whole, with nothing special about it.
+    pub fn new(bytes: &'a mut [u8]) -> Item<'a> {
+        Item { len: bytes.len(), bytes, tag: 0, checksum_is_open: false, was_steered: false }
+    }
+
+    fn read(&self) -> Option<Packet> {
+        let packet = Packet::read_head(self.bytes, self.len).ok()?;
+        Some(Packet { checksum_is_open: self.checksum_is_open, ..packet })
+    }
+}
+
+/// Packets that cross the same interface the same way, in order.
+pub trait Burst {
+    /// How many there are.
+    fn len(&self) -> usize;
+    /// There are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// One of them, by its number. It may be asked for more than once before it is [`Burst::done`].
+    fn item(&mut self, i: usize) -> Item<'_>;
+    /// What becomes of it. Said once of each, in order.
+    fn done(&mut self, i: usize, outcome: Outcome, ruleset: &Ruleset);
+}
+
+/// Packets that are here as a whole, and who is told what becomes of them.
+pub struct Packets<'a, F>(pub &'a mut [Vec<u8>], pub F);
+
+impl<F: FnMut(usize, Outcome)> Burst for Packets<'_, F> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn item(&mut self, i: usize) -> Item<'_> {
+        Item::new(&mut self.0[i])
+    }
+
+    fn done(&mut self, i: usize, outcome: Outcome, _: &Ruleset) {
+        (self.1)(i, outcome);
+    }
+}
+
+/// A place with numbers for names.
+#[derive(Clone, Copy)]
+struct Seat<'a> {
+    interface: &'a str,
+    way: Where,
+    now: Millis,
+    at: Crossing,
+    in_plan: InterfaceNumber,
+}
+
+/// Interfaces that packets crossed, by the numbers that connections know, and what the plan calls them.
+#[derive(Default)]
+struct Interfaces {
+    names: Vec<(String, InterfaceNumber)>,
+    numbers: HashMap<String, u16>,
+    /// The one that was asked for last: mostly it is the next one too.
+    last: u16,
+}
+
+impl Interfaces {
+    fn number_of(&mut self, name: &str, ruleset: &Ruleset) -> u16 {
+        if self.names.get(usize::from(self.last)).is_some_and(|(n, _)| n == name) {
+            return self.last;
+        }
+        self.last = match self.numbers.get(name) {
+            Some(number) => *number,
+            None => {
+                // No router has had 65,535 interfaces; what is beyond shares a number that no rule has.
+                let number = u16::try_from(self.names.len()).unwrap_or(u16::MAX).min(crate::state::INTERFACES_MAX - 1);
+                self.numbers.insert(name.to_owned(), number);
+                self.names.push((name.to_owned(), ruleset.plan.interface(name)));
+                number
+            }
+        };
+        self.last
+    }
+}
+
 impl Engine {
-    /// An engine for a configuration. Addresses of interfaces that rules name are those of now, until
-    /// [`Engine::readdress`]. `seed` begins the random numbers: one that nobody can guess, but in tests.
-    ///
-    /// # Errors
-    /// When the configuration cannot be run.
+    /// An engine for rules. `seed` begins the random numbers: one that nobody can guess, but in tests.
     pub fn new(
-        config: Arc<Config>,
-        interfaces: &dyn Interfaces,
+        ruleset: Arc<Ruleset>,
+        tables: Tables,
+        addresses: Addresses,
         limits: TableLimits,
         seed: u64,
         now: Millis,
-    ) -> Result<Engine, EngineError> {
+    ) -> Engine {
         let mut random = Random(seed);
-        let connections = Connections::new(limits, &config.params, random.next(), now);
+        let connections = Connections::new(limits, &ruleset.config.params, random.next(), now);
         let mut limits = Limits::default();
-        limits.configure(config.rules());
-        Ok(Engine {
-            tables: Tables::new(&config),
+        limits.configure(ruleset.rules.iter());
+        Engine {
+            tables,
+            addresses,
             by: By::default(),
             fragments: Reassembly::new(FragmentLimits::default()),
             connections,
             ports: PortMap::new(),
             limits,
-            procedures: Procedures::new(&config, now),
+            procedures: Procedures::new(&ruleset.config, now),
             cursors: HashMap::new(),
-            interfaces: Vec::new(),
-            tags: Vec::new(),
+            interfaces: Interfaces::default(),
+            tallies: vec![Tally::default(); ruleset.rules.len()],
+            share: None,
             random,
             stats: Stats::default(),
             next_sweep: 0,
             next_sweep_of_tables: 0,
-            in_force: Some(InForce::new(config.clone(), Dynamic::new(), programs(&config)?, interfaces)),
-        })
+            review: None,
+            expires_tables: true,
+            ruleset: Some(ruleset),
+        }
+    }
+
+    /// The engine of a single worker, without tables of before: [`Engine::new`] of a configuration.
+    ///
+    /// # Errors
+    /// When the configuration cannot be run.
+    pub fn alone(
+        config: Arc<Config>,
+        addresses: Addresses,
+        limits: TableLimits,
+        seed: u64,
+        now: Millis,
+    ) -> Result<Engine, EngineError> {
+        let tables = Tables::new(&config);
+        let ruleset = Arc::new(Ruleset::new(config, &*addresses)?);
+        Ok(Engine::new(ruleset, tables, addresses, limits, seed, now))
+    }
+
+    /// Makes it that of one of several workers.
+    pub fn share(&mut self, share: Share) {
+        self.share = Some(share);
+    }
+
+    /// Somebody else sees to it that entries of tables expire.
+    pub fn leave_tables(&mut self) {
+        self.expires_tables = false;
     }
 
     /// Looks rules up in another way.
     pub fn look_up_by(&mut self, by: By) {
         self.by = by;
+    }
+
+    /// Puts other rules in force, at once. Connections whose rule, or map, is not there any more end when a packet of theirs
+    /// comes, or, a few beside each burst and each [`Engine::tick`], soon.
+    pub fn adopt(&mut self, ruleset: Arc<Ruleset>, now: Millis) {
+        let mut tallies = vec![Tally::default(); ruleset.rules.len()];
+        if let Some(old) = &self.ruleset {
+            for (rule, tally) in ruleset.rules.iter().zip(&mut tallies) {
+                let before = old.rule(rule.id).and_then(|(number, _)| self.tallies.get(number as usize));
+                *tally = before.copied().unwrap_or_default();
+            }
+            if old.config.params != ruleset.config.params {
+                self.connections.configure(&ruleset.config.params);
+            }
+            if !Arc::ptr_eq(&old.config, &ruleset.config) {
+                self.procedures = Procedures::new(&ruleset.config, now);
+            }
+        }
+        self.limits.configure(ruleset.rules.iter());
+        self.tallies = tallies;
+        for (name, in_plan) in &mut self.interfaces.names {
+            *in_plan = ruleset.plan.interface(name);
+        }
+        self.ruleset = Some(ruleset);
+        self.review = Some(0);
+    }
+
+    /// Puts another version of the tables in the place of the one that is here.
+    pub fn set_tables(&mut self, tables: Tables) {
+        self.tables = tables;
+    }
+
+    /// The addresses of interfaces have changed.
+    pub fn set_addresses(&mut self, addresses: Addresses) {
+        self.addresses = addresses;
+    }
+
+    /// Puts another configuration in force, with tables that keep what commands put into them, and ends at once every
+    /// connection whose rule, or map, is not in it.
+    ///
+    /// # Errors
+    /// When it cannot be run; then nothing changes.
+    pub fn reload(&mut self, config: Arc<Config>, addresses: Addresses, now: Millis) -> Result<(), EngineError> {
+        let Some(old) = self.ruleset.clone() else { return Ok(()) };
+        let new = Arc::new(old.reloaded(config, &*addresses)?);
+        self.addresses = addresses;
+        let mut tables = Tables::new(&new.config);
+        tables.keep(&new.config, &self.tables, &old.config);
+        self.adopt(new, now);
+        self.set_tables(tables);
+        while self.review.is_some() {
+            self.review();
+        }
+        Ok(())
+    }
+
+    /// Puts rules into a dynamic ruleset, in place of those that are there.
+    ///
+    /// # Errors
+    /// When one cannot be run; then nothing changes.
+    pub fn set_rules(&mut self, name: &str, rules: Vec<Rule>, now: Millis) -> Result<(), EngineError> {
+        if let Some(old) = &self.ruleset {
+            let new = old.with_rules(name, rules, &*self.addresses)?;
+            self.adopt(Arc::new(new), now);
+        }
+        Ok(())
+    }
+
+    /// The rules in force.
+    pub fn ruleset(&self) -> Option<&Arc<Ruleset>> {
+        self.ruleset.as_ref()
     }
 
     /// The connections.
@@ -161,9 +356,46 @@ impl Engine {
         self.stats
     }
 
+    /// What each rule decided, its connections included, by its number in [`Engine::ruleset`].
+    pub fn tallies(&self) -> &[Tally] {
+        &self.tallies
+    }
+
+    /// Begins to count anew.
+    pub fn zero_tallies(&mut self) {
+        self.tallies.fill(Tally::default());
+    }
+
+    /// The name of an interface, by the number that connections know.
+    pub fn interface_name(&self, number: u16) -> Option<&str> {
+        self.interfaces.names.get(usize::from(number)).map(|(name, _)| name.as_str())
+    }
+
+    /// Ends a connection.
+    pub fn end(&mut self, id: ConnId) -> bool {
+        let ended = self.connections.remove(id);
+        if let Some(c) = &ended {
+            gone(c, &mut self.ports, &mut self.limits, self.share.as_ref());
+        }
+        ended.is_some()
+    }
+
+    /// Does what is to be done from time to time, without a packet: what has expired ends.
+    pub fn tick(&mut self, now: Millis) {
+        self.sweep(now);
+    }
+
+    /// Whether nothing would be done by [`Engine::tick`] now or later: it need not be called until the next packet.
+    pub fn is_idle(&self) -> bool {
+        self.connections.is_empty() && self.review.is_none() && self.fragments.datagrams() == 0
+    }
+
     /// Ends what has expired, a little beside each packet.
     fn sweep(&mut self, now: Millis) {
-        if now.0 >= self.next_sweep_of_tables {
+        if self.review.is_some() {
+            self.review();
+        }
+        if self.expires_tables && now.0 >= self.next_sweep_of_tables {
             self.tables.expire(now);
             self.next_sweep_of_tables = now.0 + SWEEP_TABLES;
         }
@@ -176,331 +408,128 @@ impl Engine {
     }
 
     fn expire_connections(&mut self, now: Millis, most: usize) -> usize {
-        let (limits, ports) = (&mut self.limits, &mut self.ports);
-        self.connections.expire(now, most, &mut |_, c| gone(c, ports, limits))
+        let (limits, ports, share) = (&mut self.limits, &mut self.ports, self.share.as_ref());
+        self.connections.expire(now, most, &mut |_, c| gone(c, ports, limits, share))
     }
 
-    /// Judges a packet that begins at its IP header, and changes it as translation and procedures say.
-    pub fn handle(&mut self, bytes: &mut Vec<u8>, place: &Place<'_>) -> Outcome {
+    /// Looks up connections again, after a reload: some of them.
+    fn review(&mut self) {
+        let (Some(from), Some(ruleset)) = (self.review, &self.ruleset) else { return };
+        let (limits, ports, share) = (&mut self.limits, &mut self.ports, self.share.as_ref());
+        self.review = self.connections.retain(
+            from..from.saturating_add(REVIEW_AT_ONCE),
+            |c| if c.facts.serial == ruleset.serial { Some(c.facts) } else { ruleset.facts_now(c.facts, c.map()) },
+            &mut |_, c| gone(c, ports, limits, share),
+        );
+    }
+
+    /// Judges a packet that begins at its IP header, and changes it as translation and procedures say. `tag` is what it got
+    /// where it came in. Fragments are gathered; `bytes` become the whole packet.
+    pub fn handle(&mut self, bytes: &mut Vec<u8>, place: &Place<'_>, tag: u16) -> Outcome {
         self.sweep(place.now);
-        let packet = Packet::read(bytes).ok();
-        self.handle_read(bytes, packet, place)
-    }
-
-    /// Judges packets that cross the same interface the same way, in order, and tells what becomes of each. It does what
-    /// [`Engine::handle`] does with one after the other; memory that they need is fetched for 64 of them at once.
-    pub fn handle_burst(&mut self, burst: &mut [Vec<u8>], place: &Place<'_>, mut tell: impl FnMut(usize, Outcome)) {
-        let at = self.crossing(place);
-        for (chunk, first) in burst.chunks_mut(BURST).zip((0..).step_by(BURST)) {
-            self.sweep(place.now);
-            let mut packets = [const { None }; BURST];
-            for (packet, bytes) in packets.iter_mut().zip(&*chunk) {
-                *packet = Packet::read(bytes).ok();
-            }
-            if self.connections.len() >= WARM_FROM {
-                self.connections.warm(packets.iter().flatten().map(|packet| (packet, at)));
-            }
-            for ((bytes, packet), i) in chunk.iter_mut().zip(packets).zip(first..) {
-                let outcome = self.handle_read(bytes, packet, place);
-                tell(i, outcome);
-            }
-        }
-    }
-
-    fn handle_read(&mut self, bytes: &mut Vec<u8>, packet: Option<Packet>, place: &Place<'_>) -> Outcome {
         let mut outcome = Outcome::new();
-        let in_force = self.in_force.take();
-        let judged = match (&in_force, packet) {
-            (Some(in_force), Some(packet)) => self.judge(in_force, bytes, packet, place, &mut outcome),
-            (_, None) => Err(Fault::Malformed),
-            // It is taken here and nowhere else for longer than a line, and always put back.
-            (None, _) => Err(Fault::NoRule),
+        let packet = match self.assemble(bytes, place.now) {
+            Ok(Some(packet)) => Some(packet),
+            Ok(None) => {
+                outcome.kept = true;
+                return outcome;
+            }
+            Err(fault) => {
+                self.fail(&mut outcome, fault);
+                return outcome;
+            }
         };
-        self.in_force = in_force;
-        if let Err(fault) = judged {
-            outcome.pass = false;
-            outcome.fault = Some(fault);
-            *self.stats.of(fault) += 1;
-        }
+        self.seated(place, |engine, ruleset, seat| {
+            let mut item = Item { tag, ..Item::new(bytes) };
+            engine.judge(ruleset, &mut item, packet, seat, &mut outcome);
+        });
         outcome
     }
 
-    fn judge(
-        &mut self,
-        in_force: &InForce,
-        bytes: &mut Vec<u8>,
-        mut packet: Packet,
-        place: &Place<'_>,
-        outcome: &mut Outcome,
-    ) -> Result<(), Fault> {
-        let config = &*in_force.config;
-        let now = place.now;
-        let (drop_options, reassembly) = switches(&packet);
-        if packet.options && config.params.is_on(drop_options) {
-            return Err(Fault::Options);
-        }
-        if packet.fragment.is_some() && config.params.is_on(reassembly) {
-            match self.fragments.take(bytes, &packet, now.0) {
-                Assembled::Kept => {
-                    self.stats.fragments_kept += 1;
-                    outcome.kept = true;
-                    return Ok(());
+    /// Judges packets that cross the same interface the same way, in order, and tells what becomes of each. Memory that they
+    /// need is fetched for 64 of them at once. Fragments are judged as they are: who receives them has gathered them before.
+    pub fn handle_burst(&mut self, burst: &mut impl Burst, place: &Place<'_>) {
+        self.sweep(place.now);
+        self.seated(place, |engine, ruleset, seat| {
+            for first in (0..burst.len()).step_by(BURST) {
+                let chunk = first..(first + BURST).min(burst.len());
+                let mut packets = [const { None }; BURST];
+                for (packet, i) in packets.iter_mut().zip(chunk.clone()) {
+                    *packet = burst.item(i).read();
                 }
-                Assembled::Dropped(_) => return Err(Fault::Fragment),
-                Assembled::Whole(whole) => {
-                    self.stats.reassembled += 1;
-                    *bytes = whole;
-                    packet = Packet::read(bytes).map_err(|_| Fault::Malformed)?;
+                if engine.connections.len() >= WARM_FROM {
+                    engine.connections.warm(packets.iter().flatten().map(|packet| (packet, seat.at)));
+                }
+                for (packet, i) in packets.into_iter().zip(chunk) {
+                    let mut outcome = Outcome::new();
+                    engine.judge(ruleset, &mut burst.item(i), packet, seat, &mut outcome);
+                    burst.done(i, outcome, ruleset);
                 }
             }
-        }
-        let at = self.crossing(place);
-        let mut related = false;
-        let mut known = match self.connections.inspect(bytes, &packet, at, now) {
-            Inspect::Pass { conn, forward } => Some((conn, forward)),
-            Inspect::Related { conn, forward } => {
-                related = true;
-                Some((conn, forward))
-            }
-            Inspect::Invalid { .. } => {
-                self.stats.invalid_state += 1;
-                None
-            }
-            Inspect::None | Inspect::Over { .. } => None,
-        };
-        let mut procedure = None;
-        let mut decided = None;
-        let is_new = known.is_none();
-        // A connection that only translation made passes nothing: the rules are asked for each of its packets.
-        let passing = known.and_then(|(conn, _)| self.connections.get(conn)).filter(|c| c.facts.rule.is_some());
-        if let Some(connection) = passing {
-            let facts = connection.facts;
-            (outcome.rule, procedure) = (facts.rule, facts.procedure);
-            outcome.tag = facts.tag.and_then(|t| self.tags.get(usize::from(t)).cloned());
-            self.stats.passed_connections += 1;
-        } else {
-            let rule = self.rule(in_force, bytes, &packet, place);
-            decided = rule;
-            match rule {
-                None if config.groups.is_empty() => {}
-                None => return Err(Fault::NoRule),
-                Some(rule) => {
-                    outcome.rule = Some(rule.id);
-                    outcome.tag = rule.tag.clone().or_else(|| place.tag.map(str::to_owned));
-                    procedure = rule.apply.map(|p| p.0);
-                    if rule.log {
-                        outcome.logs.push(procedures::DEFAULT_LOG.into());
-                    }
-                    if let Action::Block(how) = rule.action {
-                        self.stats.blocked_rules += 1;
-                        outcome.pass = false;
-                        self.procedure(config, procedure, bytes, &packet, outcome, now);
-                        outcome.reply = answer(how, bytes, &packet, place);
-                        return Ok(());
-                    }
-                    self.stats.passed_rules += 1;
-                    match (rule.state, known) {
-                        // An error about a connection does not open it.
-                        (Some(_), Some((conn, _))) if !related => self.adopt(conn, rule, &packet, now),
-                        (Some(stateful), None) => {
-                            known = self.open(config, bytes, &packet, at, rule, stateful, now).map(|conn| (conn, true));
-                        }
-                        (None, _) | (Some(_), Some(_)) => {}
-                    }
-                }
-            }
-        }
-        self.translate(in_force, bytes, &packet, place, at, is_new, &mut known)?;
-        outcome.connection = known.and_then(|(conn, _)| self.connections.get(conn)).map(|c| c.state().name());
-        if !self.procedure(config, procedure, bytes, &packet, outcome, now) {
-            outcome.pass = false;
-            return Err(Fault::Procedure);
-        }
-        // A rule that keeps no state counts each packet that it lets pass.
-        if let Some(rule) = decided.filter(|r| r.state.is_none()) {
-            self.limits.count(rule, &packet, now);
-        }
-        Ok(())
+        });
     }
 
-    /// The rule that decides, and what limits say of those that would have.
-    fn rule<'c>(
-        &mut self,
-        in_force: &'c InForce,
-        bytes: &[u8],
-        packet: &Packet,
-        place: &Place<'c>,
-    ) -> Option<&'c Rule> {
-        let Place { interface, way, interfaces, now, .. } = *place;
-        let over: Cell<Option<Limit>> = Cell::new(None);
-        let within = |rule: &Rule| {
-            let exceeded = if rule.limits.is_empty() { None } else { self.limits.exceeded(rule, packet, now) };
-            if let Some(limit) = exceeded.filter(|l| l.overload.is_some()) {
-                over.set(Some(*limit));
-            }
-            exceeded.is_none()
-        };
-        let InForce { config, dynamic, programs, plan, rules, .. } = in_force;
-        let asked = Asked { packet, bytes, interface, way, tag: place.tag };
-        let rule = match self.by {
-            By::Plan => {
-                let by_number = |index: RuleIndex| rules.get(index.0 as usize).is_some_and(within);
-                plan.decide(&asked, &self.tables, &by_number).and_then(|index| rules.get(index.0 as usize))
-            }
-            By::Literal => Evaluator::new(programs, &self.tables, interfaces, dynamic, &within).decide(config, &asked),
-        };
-        if let Some((table, stay)) = over.get().and_then(|l| l.overload) {
-            let stay = stay.map(|s| Millis(u64::try_from(s.as_millis()).unwrap_or(u64::MAX)));
-            // It may be there already, by a command.
-            if self.tables.add(table, host(packet.family, packet.src), now, stay).is_ok() {
-                self.stats.overloads += 1;
-            }
-        }
-        rule
-    }
-
-    /// Opens the connection of a packet that a stateful rule let pass. It passes without one, too.
-    #[allow(clippy::too_many_arguments, reason = "a packet, where it is, and what decided on it")]
-    fn open(
-        &mut self,
-        config: &Config,
-        bytes: &[u8],
-        packet: &Packet,
-        at: Crossing,
-        rule: &Rule,
-        stateful: Stateful,
-        now: Millis,
-    ) -> Option<ConnId> {
-        let binding = Binding::new(&config.params, stateful);
-        let tag = rule.tag.as_ref().map(|tag| number_of(&mut self.tags, tag));
-        let mut connection = Connection::open(bytes, packet, at, binding, now)?;
-        connection.facts.rule = Some(rule.id);
-        connection.facts.procedure = rule.apply.map(|p| p.0);
-        connection.facts.tag = tag;
-        self.limits.count(rule, packet, now);
-        self.insert(connection, now)
-    }
-
-    /// A stateful rule lets a packet pass whose connection was only translated so far: it passes from now on.
-    fn adopt(&mut self, conn: ConnId, rule: &Rule, packet: &Packet, now: Millis) {
-        let tag = rule.tag.as_ref().map(|tag| number_of(&mut self.tags, tag));
-        let Some(facts) = self.connections.facts_mut(conn) else { return };
-        (facts.rule, facts.procedure, facts.tag) = (Some(rule.id), rule.apply.map(|p| p.0), tag);
-        self.limits.count(rule, packet, now);
-        if let Some(connection) = self.connections.get(conn) {
-            self.limits.begun(connection);
-        }
-    }
-
-    fn insert(&mut self, connection: Connection, now: Millis) -> Option<ConnId> {
-        let (limits, ports) = (&mut self.limits, &mut self.ports);
-        match self.connections.insert(connection, now, &mut |_, c| gone(c, ports, limits)) {
-            Ok(id) => {
-                if let Some(c) = self.connections.get(id) {
-                    self.limits.begun(c);
-                }
-                Some(id)
-            }
-            Err(_) => {
-                self.stats.not_opened += 1;
-                None
-            }
-        }
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "a packet, where it is, and what it belongs to")]
-    fn translate(
-        &mut self,
-        in_force: &InForce,
-        bytes: &mut [u8],
-        packet: &Packet,
-        place: &Place<'_>,
-        at: Crossing,
-        is_new: bool,
-        known: &mut Option<(ConnId, bool)>,
-    ) -> Result<(), Fault> {
-        let Place { interface, way, interfaces, now, .. } = *place;
-        let InForce { config, dynamic, programs, .. } = in_force;
-        if let Some((conn, forward)) = *known
-            && self.connections.get(conn).is_some_and(|c| c.nat().is_some())
-        {
-            self.translate_known(config, bytes, packet, conn, forward, at);
-            return Ok(());
-        }
-        // A connection that began without a translation has none; maps without connections are for each packet.
-        if config.maps.is_empty() || !is_new && !in_force.has_static_maps {
-            return Ok(());
-        }
-        let within = |_: &Rule| true;
-        let evaluator = Evaluator::new(programs, &self.tables, interfaces, dynamic, &within);
-        let mut maps =
-            Maps { config, tables: &self.tables, interfaces, only_static: !is_new, cursors: &mut self.cursors };
-        let (map, kind, address, port) = match maps.plan(packet, interface, way, &evaluator)? {
-            None => return Ok(()),
-            Some(Translation::Static(change)) => {
-                rewrite(bytes, packet, change);
-                return Ok(());
-            }
-            Some(Translation::Npt(npt, way)) => {
-                return if npt.rewrite(bytes, packet, way) { Ok(()) } else { Err(Fault::NoAddress) };
-            }
-            Some(Translation::Dynamic { map, kind, address, port }) => (map, kind, address, port),
-        };
-        let conn = match *known {
-            Some((conn, _)) => conn,
-            None => {
-                let binding = Binding::new(&config.params, Stateful::Interface);
-                let connection = Connection::open(bytes, packet, at, binding, now).ok_or(Fault::NoState)?;
-                self.insert(connection, now).ok_or(Fault::NoState)?
-            }
-        };
-        *known = Some((conn, true));
-        self.begin_translation(bytes, packet, conn, (map, kind, address, port)).inspect_err(|_| {
-            if let Some(c) = self.connections.remove(conn) {
-                gone(&c, &mut self.ports, &mut self.limits);
-            }
-        })
-    }
-
-    fn crossing(&mut self, place: &Place<'_>) -> Crossing {
+    /// Takes the ruleset out for as long as packets are judged by it.
+    fn seated(&mut self, place: &Place<'_>, f: impl FnOnce(&mut Engine, &Ruleset, &Seat<'_>)) {
+        // It is taken here and nowhere else, and always put back.
+        let Some(ruleset) = self.ruleset.take() else { return };
+        let number = self.interfaces.number_of(place.interface, &ruleset);
         let direction = if place.way == Where::In { Direction::In } else { Direction::Out };
-        Crossing { interface: Some(number_of(&mut self.interfaces, place.interface)), direction }
+        let seat = Seat {
+            interface: place.interface,
+            way: place.way,
+            now: place.now,
+            at: Crossing { interface: Some(number), direction },
+            in_plan: self.interfaces.names.get(usize::from(number)).map_or(InterfaceNumber(0), |(_, n)| *n),
+        };
+        f(self, &ruleset, &seat);
+        self.ruleset = Some(ruleset);
+    }
+
+    /// The headers of a packet, which is put together first if it is a fragment. None: others are missing.
+    fn assemble(&mut self, bytes: &mut Vec<u8>, now: Millis) -> Result<Option<Packet>, Fault> {
+        let packet = Packet::read(bytes).map_err(|_| Fault::Malformed)?;
+        let reassembly = match packet.family {
+            Family::V4 => Param::Ip4Reassembly,
+            Family::V6 => Param::Ip6Reassembly,
+        };
+        let is_on = self.ruleset.as_ref().is_some_and(|r| r.config.params.is_on(reassembly));
+        if packet.fragment.is_none() || !is_on {
+            return Ok(Some(packet));
+        }
+        match self.fragments.take(bytes, &packet, now.0) {
+            Assembled::Kept => {
+                self.stats.fragments_kept += 1;
+                Ok(None)
+            }
+            Assembled::Dropped(_) => Err(Fault::Fragment),
+            Assembled::Whole(whole) => {
+                self.stats.reassembled += 1;
+                *bytes = whole;
+                Packet::read(bytes).map(Some).map_err(|_| Fault::Malformed)
+            }
+        }
+    }
+
+    fn fail(&mut self, outcome: &mut Outcome, fault: Fault) {
+        outcome.pass = false;
+        outcome.fault = Some(fault);
+        *self.stats.of(fault) += 1;
     }
 }
 
-/// A connection has ended: its port is free again, and its rule has one less.
-fn gone(connection: &Connection, ports: &mut PortMap, limits: &mut Limits) {
-    if let Some(nat) = connection.nat().filter(|n| n.port_taken) {
-        ports.release(Translated { address: nat.translated.0, proto: connection.forward().proto() }, nat.translated.1);
+/// A connection has ended: its port is free again, its rule has one less, and no worker looks for it here.
+fn gone(connection: &Connection, ports: &mut PortMap, limits: &mut Limits, share: Option<&Share>) {
+    if let Some(nat) = connection.nat() {
+        if nat.port_taken {
+            ports.release(
+                Translated { address: nat.translated.0, proto: connection.forward().proto() },
+                nat.translated.1,
+            );
+        }
+        if let Some(share) = share {
+            share.disclaim(connection.backward());
+        }
     }
     limits.ended(connection);
-}
-
-/// The number of a name, which it keeps.
-fn number_of(names: &mut Vec<String>, name: &str) -> u16 {
-    let found = names.iter().position(|n| n == name).unwrap_or_else(|| {
-        names.push(name.to_owned());
-        names.len() - 1
-    });
-    // No router has 65,535 interfaces, and no configuration as many tags.
-    u16::try_from(found).unwrap_or(crate::state::INTERFACES_MAX - 1)
-}
-
-fn number_of_interface(names: &[String], name: &str) -> Option<u16> {
-    names.iter().position(|n| n == name).and_then(|n| u16::try_from(n).ok())
-}
-
-/// The parameters that say what is done with options and with fragments.
-fn switches(packet: &Packet) -> (Param, Param) {
-    match packet.family {
-        Family::V4 => (Param::Ip4DropOptions, Param::Ip4Reassembly),
-        Family::V6 => (Param::Ip6DropOptions, Param::Ip6Reassembly),
-    }
-}
-
-fn answer(how: Return, bytes: &[u8], packet: &Packet, place: &Place<'_>) -> Option<Vec<u8>> {
-    if how == Return::Nothing || matches!(packet.upper, Upper::Unknown) && packet.fragment.is_some() {
-        return None;
-    }
-    reply::answer(how, bytes, packet, address_on(place.interfaces, place.interface, packet.family))
 }

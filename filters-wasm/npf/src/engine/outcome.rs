@@ -1,12 +1,17 @@
 //! What becomes of packets, why, and how often.
 
-use crate::config::RuleId;
+use crate::{
+    config::{RuleId, TableEntry, TableId},
+    state::Millis,
+};
 
 /// What is to become of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// It goes on.
     pub pass: bool,
+    /// It belongs to a connection of another worker, or would open one there, and was not judged.
+    pub steer: Option<u8>,
     /// It is a fragment that waits for the others of its packet.
     pub kept: bool,
     /// The rule that decided, also of the connection that it belongs to.
@@ -17,12 +22,25 @@ pub struct Outcome {
     pub connection: Option<&'static str>,
     /// What its sender is told: a whole IP packet.
     pub reply: Option<Vec<u8>>,
-    /// The tag that it carries from here on.
-    pub tag: Option<String>,
-    /// The interface that it leaves by, whatever the routes say.
-    pub route: Option<String>,
-    /// Logs that it is written to.
-    pub logs: Vec<String>,
+    /// The tag that it carries from here on: [`super::Ruleset::tag`]. 0 for none.
+    pub tag: u16,
+    /// The interface that it leaves by, whatever the routes say: [`super::Ruleset::route`].
+    pub route: Option<u16>,
+    /// Logs that it is written to: [`super::Ruleset::logs`].
+    pub logs: u32,
+    /// Its source exceeded a limit, and is in this table from now on.
+    pub overload: Option<Overload>,
+}
+
+/// A source that exceeded a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overload {
+    /// The table that it is put into.
+    pub table: TableId,
+    /// The source.
+    pub entry: TableEntry,
+    /// How long it stays; None for as long as the table says.
+    pub stay: Option<Millis>,
 }
 
 /// Why a packet is dropped though no rule says so.
@@ -95,20 +113,24 @@ pub struct Stats {
     pub procedures: u64,
     /// Sources that were put into tables for what they exceeded.
     pub overloads: u64,
+    /// Packets that were handed to the worker that has their connection.
+    pub steered: u64,
 }
 
 impl Outcome {
     pub(super) fn new() -> Outcome {
         Outcome {
             pass: true,
+            steer: None,
             kept: false,
             rule: None,
             fault: None,
             connection: None,
             reply: None,
-            tag: None,
+            tag: 0,
             route: None,
-            logs: Vec::new(),
+            logs: 0,
+            overload: None,
         }
     }
 }
@@ -128,3 +150,24 @@ impl Stats {
         }
     }
 }
+
+crate::sum_of!(Stats {
+    passed_rules,
+    passed_connections,
+    blocked_rules,
+    blocked_default,
+    malformed,
+    fragments_kept,
+    reassembled,
+    fragments_dropped,
+    options,
+    invalid_state,
+    not_opened,
+    nat_no_address,
+    nat_ports_exhausted,
+    nat_no_state,
+    nat_conflict,
+    procedures,
+    overloads,
+    steered
+});

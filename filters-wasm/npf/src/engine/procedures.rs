@@ -1,6 +1,6 @@
 //! Procedures: what is done with packets that a rule decided on.
 
-use super::{Engine, Outcome};
+use super::{Engine, Outcome, Ruleset};
 use crate::{
     config::{Call, Config},
     packet::Packet,
@@ -8,9 +8,6 @@ use crate::{
     state::Millis,
 };
 use std::time::Duration;
-
-/// The log of rules that say `log`.
-pub(super) const DEFAULT_LOG: &str = "npflog0";
 
 /// What procedures remember.
 #[derive(Debug, Default)]
@@ -40,33 +37,33 @@ impl Procedures {
 }
 
 impl Engine {
-    /// Runs a procedure over a packet. False when it drops the packet.
+    /// Runs a procedure, by its place in the configuration, over a packet. False when it drops the packet.
     pub(super) fn procedure(
         &mut self,
-        config: &Config,
-        number: Option<usize>,
+        ruleset: &Ruleset,
+        procedure: Option<usize>,
         bytes: &mut [u8],
         packet: &Packet,
         outcome: &mut Outcome,
         now: Millis,
     ) -> bool {
-        let Some(number) = number else { return true };
-        let (Some(procedure), Some(memory)) = (config.procedures.get(number), self.procedures.list.get_mut(number))
+        let Some(at) = procedure else { return true };
+        let (Some(procedure), Some(memory)) = (ruleset.config.procedures.get(at), self.procedures.list.get_mut(at))
         else {
             return true;
         };
-        for (call, memory) in procedure.calls.iter().zip(memory) {
+        for ((call, memory), note) in procedure.calls.iter().zip(memory).zip(ruleset.notes(at)) {
             let goes_on = match (call, memory) {
-                (Call::Log { interface }, _) => {
-                    outcome.logs.push(interface.clone());
+                (Call::Log { .. }, _) => {
+                    outcome.logs |= note;
                     true
                 }
                 (Call::Normalize(how), _) => {
                     normalize(bytes, packet, how, &mut || self.random.next());
                     true
                 }
-                (Call::Route { interface }, _) => {
-                    outcome.route = Some(interface.clone());
+                (Call::Route { .. }, _) => {
+                    outcome.route = Some(*note as u16);
                     true
                 }
                 (Call::RateLimit { .. }, Memory::Rate(limit)) => limit.passes(packet.len, Duration::from_millis(now.0)),

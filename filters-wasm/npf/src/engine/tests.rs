@@ -11,11 +11,14 @@ use crate::{
 };
 use std::net::IpAddr;
 
-type Addresses = HashMap<String, Vec<IpAddr>>;
-
 fn engine(conf: &str) -> Engine {
     let parsed = parse("test.conf", conf, &NoFiles).unwrap_or_else(|e| panic!("{e}"));
-    Engine::new(Arc::new(parsed.config), &NoInterfaces, TableLimits::default(), 1, Millis(0)).unwrap()
+    let addresses: HashMap<String, Vec<IpAddr>> = [
+        ("npftest0".to_owned(), vec![a("192.0.2.1"), a("2001:db8::1")]),
+        ("npftest1".to_owned(), vec![a("10.1.1.254")]),
+    ]
+    .into();
+    Engine::alone(Arc::new(parsed.config), Arc::new(addresses), TableLimits::default(), 1, Millis(0)).unwrap()
 }
 
 fn a(text: &str) -> IpAddr {
@@ -52,13 +55,7 @@ fn pass(engine: &mut Engine, interface: &str, way: Where, bytes: &[u8]) -> Optio
 
 fn pass_at(engine: &mut Engine, interface: &str, way: Where, bytes: &[u8], ms: u64) -> (Option<Vec<u8>>, Outcome) {
     let mut bytes = bytes.to_vec();
-    let interfaces: Addresses = [
-        ("npftest0".to_owned(), vec![a("192.0.2.1"), a("2001:db8::1")]),
-        ("npftest1".to_owned(), vec![a("10.1.1.254")]),
-    ]
-    .into();
-    let outcome =
-        engine.handle(&mut bytes, &Place { interface, way, tag: None, interfaces: &interfaces, now: Millis(ms) });
+    let outcome = engine.handle(&mut bytes, &Place { interface, way, now: Millis(ms) }, 0);
     if outcome.pass && !outcome.kept {
         assert!(is_right(&bytes), "checksums of {}", hex(&bytes));
     }
@@ -174,10 +171,10 @@ fn the_reference_s_table_of_rules_holds() {
     assert!(!row(&mut e, "10.1.1.3", "10.1.1.1", Where::In), "no state was kept");
     assert!(!row(&mut e, "10.1.1.1", "10.1.1.4", Where::Out));
     // A dynamic rule comes before them, and is final.
-    let block = crate::language::parse_rule("block all", &e.config()).unwrap();
-    e.set_ruleset("test-rules", vec![block], &NoInterfaces).unwrap();
+    let block = crate::language::parse_rule("block all", &e.ruleset().unwrap().config).unwrap();
+    e.set_rules("test-rules", vec![block], Millis(0)).unwrap();
     assert!(!row(&mut e, "10.1.1.9", "10.1.1.3", Where::Out));
-    e.set_ruleset("test-rules", Vec::new(), &NoInterfaces).unwrap();
+    e.set_rules("test-rules", Vec::new(), Millis(0)).unwrap();
     assert!(row(&mut e, "10.1.1.9", "10.1.1.3", Where::Out));
 }
 
@@ -231,8 +228,7 @@ fn ports_run_out_and_are_free_again_when_their_connections_end() {
 }
 
 fn at(engine: &mut Engine, bytes: &mut Vec<u8>, way: Where) -> Outcome {
-    let place = Place { interface: "npftest0", way, tag: None, interfaces: &NoInterfaces, now: Millis(0) };
-    engine.handle(bytes, &place)
+    engine.handle(bytes, &Place { interface: "npftest0", way, now: Millis(0) }, 0)
 }
 
 #[test]
@@ -354,14 +350,18 @@ fn a_reload_keeps_connections_whose_rule_and_map_are_still_there() {
     let config = |text: &str| Arc::new(parse("r.conf", text, &NoFiles).unwrap_or_else(|e| panic!("{e}")).config);
     let mut e = engine(&conf("block in all"));
     let seen = pass(&mut e, "npftest0", Where::Forward, &udp(("10.1.1.1", 5), ("198.51.100.1", 53), b"")).unwrap();
-    let entry = host(Family::V4, address_number(a("203.0.113.1")));
+    let entry = crate::tables::host(Family::V4, address_number(a("203.0.113.1")));
     e.tables().add(crate::config::TableId(0), entry, Millis(0), None).unwrap();
-    e.reload(config(&conf("block in from <t>\n block in all")), &NoInterfaces, Millis(1)).unwrap();
+    e.reload(config(&conf("block in from <t>\n block in all")), Arc::new(NoInterfaces), Millis(1)).unwrap();
     let back = udp(("198.51.100.1", 53), ("192.0.2.1", ends(&seen)[0].1), b"");
     assert_eq!(ends(&pass(&mut e, "npftest0", Where::In, &back).unwrap())[1], (a("10.1.1.1"), 5));
     assert_eq!(e.tables().entries(crate::config::TableId(0)).len(), 1);
-    e.reload(config("group default { pass stateful out proto udp all\n block in all }"), &NoInterfaces, Millis(2))
-        .unwrap();
+    e.reload(
+        config("group default { pass stateful out proto udp all\n block in all }"),
+        Arc::new(NoInterfaces),
+        Millis(2),
+    )
+    .unwrap();
     assert_eq!((e.connections().len(), pass(&mut e, "npftest0", Where::In, &back)), (0, None));
 }
 
@@ -390,26 +390,25 @@ fn a_burst_is_judged_as_its_packets_one_by_one() {
         3 => echo("10.1.1.9", "192.0.2.101", 8, i % 4),
         _ => udp(("192.0.2.101", 7000), ("192.0.2.1", 1024 + i), b"y"),
     };
-    let place =
-        Place { interface: "npftest0", way: Where::Forward, tag: None, interfaces: &NoInterfaces, now: Millis(5) };
+    let place = Place { interface: "npftest0", way: Where::Forward, now: Millis(5) };
     let mut burst: Vec<Vec<u8>> = (0..300).map(packet).collect();
     let mut alone = burst.clone();
-    let singly: Vec<Outcome> = alone.iter_mut().map(|bytes| one.handle(bytes, &place)).collect();
+    let singly: Vec<Outcome> = alone.iter_mut().map(|bytes| one.handle(bytes, &place, 0)).collect();
     let mut together = Vec::new();
-    many.handle_burst(&mut burst, &place, |i, outcome| {
+    let mut told = |i, outcome| {
         assert_eq!(i, together.len());
         together.push(outcome);
-    });
+    };
+    many.handle_burst(&mut Packets(&mut burst, &mut told), &place);
     assert_eq!((together, burst, many.stats()), (singly, alone, one.stats()));
     assert!(many.stats().passed_connections > 50 && many.stats().malformed == 60);
 }
 
 #[test]
 fn a_tag_that_a_packet_got_where_it_came_in_is_seen_where_it_leaves() {
-    let interfaces = Addresses::new();
     let rules =
         "group default { pass in final on lan0 all tag \"lan\"\n pass forw final all tagged \"lan\"\n block all }";
-    let mut replay = Replay::new(engine(rules), &interfaces);
+    let mut replay = Replay::new(engine(rules));
     let packet = hex(&udp(("10.1.1.1", 5), ("198.51.100.1", 53), b""));
     let mut line = |more: &str, dir: &str, interface: &str| {
         replay.line(&format!(r#"{{"if":"{interface}","dir":"{dir}","pkt":"{packet}"{more}}}"#)).unwrap()
@@ -420,8 +419,7 @@ fn a_tag_that_a_packet_got_where_it_came_in_is_seen_where_it_leaves() {
 
 #[test]
 fn replay_takes_lines_and_gives_lines() {
-    let interfaces = Addresses::new();
-    let mut replay = Replay::new(engine("group default { pass stateful out all }"), &interfaces);
+    let mut replay = Replay::new(engine("group default { pass stateful out all }"));
     let packet = hex(&udp(("10.1.1.1", 5), ("198.51.100.1", 53), b""));
     let line = |t: f64, dir: &str, pkt: &str| format!(r#"{{"t":{t},"if":"eth0","dir":"{dir}","pkt":"{pkt}"}}"#);
     let judged = replay.line(&line(0.5, "out", &packet)).unwrap();

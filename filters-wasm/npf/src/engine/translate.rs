@@ -1,6 +1,6 @@
 //! Which map translates a packet, and to what.
 
-use super::{Engine, Fault, number_of_interface};
+use super::{Engine, Fault};
 use crate::{
     config::{Address, Arrow, Config, Family, Map, MapAlgo, MapItem, PortRange, Prefix, RuleId, Segment},
     evaluate::{Evaluator, Interfaces, Where},
@@ -12,7 +12,7 @@ use crate::{
     },
     packet::{IcmpClass, Packet, Upper, number_of, proto},
     params::Key as Param,
-    state::{ConnId, Crossing, Nat, NatKind},
+    state::{ConnId, Crossing, Key, Nat, NatKind},
     tables::Tables,
 };
 use std::collections::HashMap;
@@ -169,35 +169,60 @@ impl Engine {
         packet: &Packet,
         conn: ConnId,
         (map, kind, address, port): (RuleId, NatKind, u128, Port),
+        at: Crossing,
     ) -> Result<(), Fault> {
         let connection = self.connections.get(conn).ok_or(Fault::NoState)?;
         let original = match kind {
             NatKind::Source => connection.forward().source_end(),
             NatKind::Destination => connection.forward().destination_end(),
         };
+        let forward = *connection.forward();
         let of = Translated { address, proto: packet.proto };
         let (id, port_taken) = match port {
             Port::Same => (original.1, false),
             Port::This(port) => (port, false),
             Port::Free(range) => {
-                (self.ports.get(of, range, &mut || self.random.next()).ok_or(Fault::PortsExhausted)?, true)
+                let random = &mut || self.random.next();
+                let free = match &self.share {
+                    None => self.ports.get(of, range, random),
+                    Some(share) => {
+                        self.ports.get_where(of, range, random, |id| share.is_ours(&forward, kind, address, id))
+                    }
+                };
+                (free.ok_or(Fault::PortsExhausted)?, true)
             }
         };
-        let nat = Nat { map, kind, original, translated: (address, id), port_taken };
-        if self.connections.translate(conn, nat).is_err() {
-            if port_taken {
-                self.ports.release(of, id);
-            }
-            return Err(Fault::Conflict);
+        let nat = Nat { map, kind, original, translated: (address, id), port_taken, interface: at.interface };
+        let begun = self.begin_claimed(conn, nat, &forward);
+        if begun.is_err() && port_taken {
+            self.ports.release(of, id);
         }
+        begun?;
         change(bytes, packet, nat, true);
         Ok(())
+    }
+
+    /// Translates a connection whose packets, those that come back too, are this worker's from now on.
+    fn begin_claimed(&mut self, conn: ConnId, nat: Nat, forward: &Key) -> Result<(), Fault> {
+        let (address, id) = nat.translated;
+        let after = match nat.kind {
+            NatKind::Source => forward.with_source(address, id),
+            NatKind::Destination => forward.with_destination(address, id),
+        };
+        if self.share.as_ref().is_some_and(|share| !share.claim(&after)) {
+            return Err(Fault::Conflict);
+        }
+        self.connections.translate(conn, nat).map_err(|_| {
+            if let Some(share) = &self.share {
+                share.disclaim(&after);
+            }
+            Fault::Conflict
+        })
     }
 
     /// Translates a packet of a connection that has a translation, where its map's interface is.
     pub(super) fn translate_known(
         &mut self,
-        config: &Config,
         bytes: &mut [u8],
         packet: &Packet,
         conn: ConnId,
@@ -208,7 +233,7 @@ impl Engine {
         let outward = at.direction == crate::state::Direction::Out;
         // A connection that is bound to no interface is seen on others too, where nothing is translated.
         let here = (outward == (nat.kind == NatKind::Source)) == forward;
-        if !here || self.interface_of(config, nat.map) != at.interface {
+        if !here || nat.interface != at.interface {
             return;
         }
         if matches!(packet.upper, Upper::Icmp(icmp) if matches!(icmp.class, IcmpClass::Error(_))) {
@@ -223,14 +248,6 @@ impl Engine {
             return;
         }
         change(bytes, packet, nat, forward);
-    }
-
-    fn interface_of(&self, config: &Config, map: RuleId) -> Option<u16> {
-        let name = config.maps.iter().find_map(|item| match item {
-            MapItem::Map(m) if m.id == map => Some(&m.interface),
-            _ => None,
-        })?;
-        number_of_interface(&self.interfaces, name)
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) use names::{ICMP_TYPES_LONG, ICMPV6_TYPES_LONG};
 pub use print::{map_id, print, print_map, print_rule, print_shown, rule_id};
 pub use session::{Disk, Files, NoFiles};
 
-use crate::config::{Config, Group, Item, Map, MapItem, Place, Rule, RuleId};
+use crate::config::{Config, Group, Item, Map, MapItem, Place, Rule, RuleId, TableEntry, TableKind};
 use ast::Statement;
 use resolve::Resolver;
 use session::Session;
@@ -112,6 +112,23 @@ pub fn parse_map(text: &str, config: &Config) -> Result<Map, Diagnostics> {
     let maps = config.maps.iter().filter(|item| matches!(item, MapItem::Map(m) if print_map(config, m) == identity));
     map.id = print::hash(&identity, maps.count() as u32);
     Ok(map)
+}
+
+/// Reads entries of a table of a kind, one a line, as its file has them; `name` is told in messages. What is there twice is
+/// once.
+///
+/// # Errors
+/// All that is wrong with them.
+pub fn parse_entries(name: &str, text: &str, kind: TableKind) -> Result<Vec<TableEntry>, Diagnostics> {
+    let mut session = Session::new(&NoFiles);
+    let file = session.sources.add(name, text);
+    if text.len() > MAX_TEXT {
+        session.error(Span { file, ..Span::default() }, format!("the entries are longer than {MAX_TEXT} bytes"));
+        return Err(session.report.finish(&session.sources));
+    }
+    let config = Config::default();
+    let entries = Resolver::new(&mut session, &config).table_lines(file, kind);
+    finish(session).map(|_| entries)
 }
 
 /// Takes in what a command says.

@@ -122,10 +122,12 @@ impl Headers {
             }
         }
         let Some(upper) = self.upper else { return };
+        let of_pseudo_header = delta;
         if let (Some(id), Some(at)) = (change.port_or_id, self.id(edit.bytes(), change.side)) {
             delta.add(edit.put(at, &id.to_be_bytes()));
         }
         match checksum::field_of(self.proto, self.family) {
+            Some(field) if edit.checksum_is_open() => edit.fix_open(upper + field, of_pseudo_header),
             Some(field) if checksum::zero_is_none(self.proto) => edit.fix_udp(upper + field, delta),
             Some(field) => edit.fix(upper + field, delta),
             None => {}

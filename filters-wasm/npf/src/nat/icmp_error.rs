@@ -16,7 +16,7 @@ use crate::{
 pub(super) fn headers_of_quote(bytes: &[u8], packet: &Packet) -> Option<Headers> {
     let Upper::Icmp(icmp) = packet.upper else { return None };
     let IcmpClass::Error(at) = icmp.class else { return None };
-    Headers::read(bytes.get(..packet.len)?, at, packet.family)
+    Headers::read(packet.here(bytes), at, packet.family)
 }
 
 /// Changes the packet that an ICMP error quotes, with its IP header's and its upper protocol's checksum where those are

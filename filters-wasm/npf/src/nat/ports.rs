@@ -37,6 +37,8 @@ struct Taken {
 /// So many ports are drawn before the free ones are counted, for which up to 1024 words are looked at twice. While at most
 /// half of a range is taken, one port in 256 needs it.
 const DRAWS: usize = 8;
+/// The same where a port has to fit: with one of 16 that does, one in 60 needs to look at them one by one.
+const FITTING: usize = 64;
 
 impl PortMap {
     /// None is taken.
@@ -61,7 +63,7 @@ impl PortMap {
         fits: impl Fn(u16) -> bool,
     ) -> Option<u16> {
         let taken = self.taken.entry(of).or_insert_with(Taken::new);
-        let port = taken.draw(range, random, &fits).or_else(|| taken.next(range, random(), &fits));
+        let port = taken.draw_of(FITTING, range, random, &fits).or_else(|| taken.next(range, random(), &fits));
         self.settle(of, port)
     }
 
@@ -131,7 +133,17 @@ impl Taken {
 
     /// A few free ports at random, of which the first that fits is it.
     fn draw(&self, range: PortRange, random: &mut impl FnMut() -> u64, fits: impl Fn(u16) -> bool) -> Option<u16> {
-        (0..DRAWS).map(|_| start(range, random())).find(|&port| self.is_free(port) && fits(port))
+        self.draw_of(DRAWS, range, random, fits)
+    }
+
+    fn draw_of(
+        &self,
+        draws: usize,
+        range: PortRange,
+        random: &mut impl FnMut() -> u64,
+        fits: impl Fn(u16) -> bool,
+    ) -> Option<u16> {
+        (0..draws).map(|_| start(range, random())).find(|&port| self.is_free(port) && fits(port))
     }
 
     /// One of the free ports of a range, by counting them.

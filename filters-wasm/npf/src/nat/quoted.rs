@@ -29,7 +29,7 @@ pub struct Quoted {
 /// The packet that an ICMP error quotes. None: this is no ICMP error, or the quote has not even addresses.
 pub fn quoted(bytes: &[u8], packet: &Packet) -> Option<Quoted> {
     let headers = headers_of_quote(bytes, packet)?;
-    let bytes = &bytes[..packet.len];
+    let bytes = packet.here(bytes);
     let at = |at: Option<usize>| at.filter(|&at| at + 2 <= bytes.len()).map(|at| be16(bytes, at));
     let (src, dst) = match (headers.proto, headers.upper) {
         (proto::SCTP, Some(upper)) => (at(Some(upper)), at(Some(upper + 2))),

@@ -60,7 +60,10 @@ fn clamp_mss(edit: &mut Edit<'_>, packet: &Packet, max: u16) {
     let at = options.start + at;
     if be16(edit.bytes(), at) > max {
         let delta = edit.put(at, &max.to_be_bytes());
-        edit.fix(packet.header + 16, delta);
+        // An open one does not cover it yet.
+        if !packet.checksum_is_open {
+            edit.fix(packet.header + 16, delta);
+        }
     }
 }
 

@@ -80,6 +80,12 @@ impl Key {
     /// The key of a packet. None where there is nothing by which a connection could be told: fragments behind the first,
     /// ICMP that is no query, protocols without state.
     pub fn of(packet: &Packet, at: Crossing, binding: Binding) -> Option<Key> {
+        Some(Key::unbound(packet)?.bound(at, binding))
+    }
+
+    /// The same, bound to nothing.
+    #[inline]
+    pub fn unbound(packet: &Packet) -> Option<Key> {
         if packet.fragment.is_some_and(|f| f.offset != 0) {
             return None;
         }
@@ -98,7 +104,7 @@ impl Key {
         if answer {
             key.bits |= ANSWER;
         }
-        Some(key.bound(at, binding))
+        Some(key)
     }
 
     /// The key of packets of a protocol from an address and id to another, bound to nothing.

@@ -73,12 +73,16 @@ pub struct Connection {
 pub struct Facts {
     /// The rule that let it pass; None where only translation made it.
     pub rule: Option<RuleId>,
-    /// The procedure that its packets go through: its number in the configuration.
-    pub procedure: Option<usize>,
+    /// The rule's number in the ruleset of `serial`.
+    pub number: u32,
+    /// The ruleset in which all of this was last looked up.
+    pub serial: u32,
+    /// The procedure that its packets go through: a number that the ruleset gives.
+    pub procedure: Option<u16>,
     /// The interface on which it began, whatever its key is bound to.
     pub interface: Option<u16>,
-    /// The tag that its packets carry: a number that the engine gives.
-    pub tag: Option<u16>,
+    /// The tag that its packets carry: a number that the ruleset gives, 0 for none.
+    pub tag: u16,
 }
 
 /// Packets and bytes.
@@ -103,6 +107,8 @@ pub struct Nat {
     pub translated: (u128, u16),
     /// The translated port was taken from the map's and has to be given back.
     pub port_taken: bool,
+    /// The interface at which it is translated: the number that the engine has given to its name.
+    pub interface: Option<u16>,
 }
 
 /// What of a [`Nat`] does not follow from the two keys.
@@ -111,6 +117,7 @@ struct NatMark {
     map: RuleId,
     kind: NatKind,
     port_taken: bool,
+    interface: Option<u16>,
 }
 
 /// What of forward packets is translated.
@@ -221,7 +228,8 @@ impl Connection {
             NatKind::Destination => self.forward.with_destination(address, id),
         };
         self.backward = after.reverse();
-        self.mark = Some(NatMark { map: nat.map, kind: nat.kind, port_taken: nat.port_taken });
+        let Nat { map, kind, port_taken, interface, .. } = nat;
+        self.mark = Some(NatMark { map, kind, port_taken, interface });
     }
 
     /// The key of packets that go the way of the first one, before they are translated.
@@ -241,12 +249,17 @@ impl Connection {
 
     /// How it is translated.
     pub fn nat(&self) -> Option<Nat> {
-        let NatMark { map, kind, port_taken } = self.mark?;
+        let NatMark { map, kind, port_taken, interface } = self.mark?;
         let (original, translated) = match kind {
             NatKind::Source => (self.forward.source_end(), self.backward.destination_end()),
             NatKind::Destination => (self.forward.destination_end(), self.backward.source_end()),
         };
-        Some(Nat { map, kind, original, translated, port_taken })
+        Some(Nat { map, kind, original, translated, port_taken, interface })
+    }
+
+    /// The map that it is translated by.
+    pub fn map(&self) -> Option<RuleId> {
+        self.mark.map(|mark| mark.map)
     }
 
     /// When it began.

@@ -63,6 +63,8 @@ pub struct NatRecord {
     pub translated: (IpAddr, u16),
     /// The port was taken from the map's.
     pub port_taken: bool,
+    /// The interface at which it is translated.
+    pub interface: Option<String>,
 }
 
 /// The names of what connections have numbers of, in the configuration of the time.
@@ -72,9 +74,9 @@ pub trait Names {
     /// The number of one.
     fn interface_number(&self, name: &str) -> Option<u16>;
     /// The name of a procedure.
-    fn procedure(&self, number: usize) -> Option<String>;
+    fn procedure(&self, number: u16) -> Option<String>;
     /// The number of one.
-    fn procedure_number(&self, name: &str) -> Option<usize>;
+    fn procedure_number(&self, name: &str) -> Option<u16>;
     /// A tag.
     fn tag(&self, number: u16) -> Option<String>;
     /// The number of one.
@@ -110,7 +112,7 @@ impl ConnectionRecord {
         let key = connection.forward;
         let address = |number| address_of(key.family(), number);
         let (source_id, destination_id) = key.ids();
-        let Facts { rule, procedure, interface, tag } = connection.facts;
+        let Facts { rule, procedure, interface, tag, .. } = connection.facts;
         let [received, sent] = connection.tally.map(|t| (t.packets, t.bytes));
         ConnectionRecord {
             proto: key.proto(),
@@ -124,12 +126,13 @@ impl ConnectionRecord {
                 original: (address(nat.original.0), nat.original.1),
                 translated: (address(nat.translated.0), nat.translated.1),
                 port_taken: nat.port_taken,
+                interface: nat.interface.and_then(|i| names.interface(i)),
             }),
             state: connection.state,
             rule: rule.map(|r| r.0),
             interface: interface.and_then(|i| names.interface(i)),
             procedure: procedure.and_then(|p| names.procedure(p)),
-            tag: tag.and_then(|t| names.tag(t)),
+            tag: names.tag(tag),
             age: now.since(connection.created),
             idle: now.since(connection.last),
             sent,
@@ -164,7 +167,8 @@ impl ConnectionRecord {
             rule: self.rule.map(RuleId),
             procedure: find("procedure", self.procedure.as_deref(), |name| names.procedure_number(name))?,
             interface: find("interface", self.interface.as_deref(), |name| names.interface_number(name))?,
-            tag: find("tag", self.tag.as_deref(), |name| names.tag_number(name))?,
+            tag: find("tag", self.tag.as_deref(), |name| names.tag_number(name))?.unwrap_or(0),
+            ..Facts::default()
         };
         let mut connection = Connection::new(forward.bound(at, binding), self.state, facts, now);
         connection.created = Millis(now.0.saturating_sub(self.age));
@@ -177,6 +181,7 @@ impl ConnectionRecord {
                 original: (number(nat.original.0)?, nat.original.1),
                 translated: (number(nat.translated.0)?, nat.translated.1),
                 port_taken: nat.port_taken,
+                interface: find("interface", nat.interface.as_deref(), |name| names.interface_number(name))?,
             });
         }
         Ok(connection)

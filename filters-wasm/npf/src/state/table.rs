@@ -12,7 +12,7 @@ use crate::{
     packet::{IcmpClass, Packet, Upper},
     params::Params,
 };
-use std::hint::black_box;
+use std::{hint::black_box, ops::Range};
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub enum Refused {
 }
 
 /// What has happened, since the table was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counters {
     /// Connections that began.
     pub inserted: u64,
@@ -110,6 +110,19 @@ pub struct Counters {
     /// ICMP errors about a connection.
     pub related: u64,
 }
+
+crate::sum_of!(Counters {
+    inserted,
+    replaced,
+    duplicate,
+    full,
+    expired,
+    expired_early,
+    evicted,
+    removed,
+    invalid,
+    related
+});
 
 /// Connections that lie together: 4,096 of 256 bytes.
 const CHUNK: u32 = 1 << 12;
@@ -173,7 +186,7 @@ impl Connections {
         if let Upper::Icmp(icmp) = packet.upper
             && let IcmpClass::Error(quoted) = icmp.class
         {
-            return self.inspect_error(bytes.get(quoted..packet.len).unwrap_or_default(), packet, at);
+            return self.inspect_error(packet.here(bytes).get(quoted..).unwrap_or_default(), packet, at);
         }
         let Some(key) = Key::of(packet, at, self.rules.bound) else { return Inspect::None };
         let Some(Hit { slot, forward }) = self.find(&key, at) else { return Inspect::None };
@@ -344,9 +357,16 @@ impl Connections {
         Some(connection)
     }
 
-    /// Asks of each connection what is decided of it from now on; those of which None is said end.
-    pub fn retain(&mut self, mut keep: impl FnMut(&Connection) -> Option<Facts>, gone: Gone<'_>) {
-        for slot in 0..self.slots() {
+    /// Asks of each connection in some slots what is decided of it from now on; those of which None is said end. Returns the
+    /// slot to go on from; None: there are none behind.
+    pub fn retain(
+        &mut self,
+        slots: Range<u32>,
+        mut keep: impl FnMut(&Connection) -> Option<Facts>,
+        gone: Gone<'_>,
+    ) -> Option<u32> {
+        let end = slots.end.min(self.slots());
+        for slot in slots.start..end {
             let connection = self.at_mut(slot);
             if connection.generation.is_multiple_of(2) {
                 continue;
@@ -359,6 +379,16 @@ impl Connections {
                 }
             }
         }
+        (end < self.slots()).then_some(end)
+    }
+
+    /// The connections in some slots, and the slot to go on from; None: there are none behind.
+    pub fn page(&self, slots: Range<u32>) -> (impl Iterator<Item = (ConnId, &Connection)>, Option<u32>) {
+        let end = slots.end.min(self.slots());
+        let used =
+            (slots.start..end).map(|slot| (slot, self.at(slot))).filter(|(_, c)| !c.generation.is_multiple_of(2));
+        let all = used.map(|(slot, c)| (ConnId { slot, generation: c.generation }, c));
+        (all, (end < self.slots()).then_some(end))
     }
 
     /// All connections.

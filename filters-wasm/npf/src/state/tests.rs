@@ -81,7 +81,7 @@ impl Connections {
 }
 
 fn snat(original: (u128, u16), translated: (u128, u16)) -> Nat {
-    Nat { map: RuleId(5), kind: NatKind::Source, original, translated, port_taken: true }
+    Nat { map: RuleId(5), kind: NatKind::Source, original, translated, port_taken: true, interface: Some(OUTSIDE) }
 }
 
 #[test]
@@ -409,10 +409,18 @@ fn what_is_not_to_be_kept_ends_and_the_rest_has_its_new_facts() {
         table.facts_mut(id).unwrap().rule = Some(RuleId(u64::from(i)));
     }
     let mut ended = 0;
-    table.retain(
+    let next = table.retain(
+        0..7,
         |c| c.facts.rule.filter(|r| r.0 % 3 == 0).map(|r| Facts { rule: Some(RuleId(r.0 + 100)), ..c.facts }),
         &mut |_, _| ended += 1,
     );
+    assert_eq!(next, Some(7), "three are left to be asked about");
+    let rest = table.retain(
+        7..100,
+        |c| c.facts.rule.filter(|r| r.0 % 3 == 0).map(|r| Facts { rule: Some(RuleId(r.0 + 100)), ..c.facts }),
+        &mut |_, _| ended += 1,
+    );
+    assert_eq!(rest, None);
     let mut rules: Vec<u64> = table.iter().map(|(_, c)| c.facts.rule.unwrap().0).collect();
     rules.sort_unstable();
     assert_eq!((rules, ended, table.counters().removed), (vec![100, 103, 106, 109], 6, 6));
@@ -427,14 +435,14 @@ impl Names for Plain {
     fn interface_number(&self, name: &str) -> Option<u16> {
         name.strip_prefix("if")?.parse().ok()
     }
-    fn procedure(&self, number: usize) -> Option<String> {
+    fn procedure(&self, number: u16) -> Option<String> {
         Some(format!("p{number}"))
     }
-    fn procedure_number(&self, name: &str) -> Option<usize> {
+    fn procedure_number(&self, name: &str) -> Option<u16> {
         name.strip_prefix('p')?.parse().ok()
     }
     fn tag(&self, number: u16) -> Option<String> {
-        Some(format!("t{number}"))
+        (number != 0).then(|| format!("t{number}"))
     }
     fn tag_number(&self, name: &str) -> Option<u16> {
         name.strip_prefix('t')?.parse().ok()
@@ -448,8 +456,13 @@ fn what_is_saved_is_loaded_the_same() {
     let tcp4 = table.begin(&ipv4(6, 1, 2, &syn), out(), 1000);
     table.see(&ipv4(6, 2, 1, &tcp(80, 1000, 0x12, 499, 100)), back(), 1000);
     table.see(&ipv4(6, 1, 2, &tcp(1000, 80, 0x10, 100, 500)), out(), 2500);
-    *table.facts_mut(tcp4).unwrap() =
-        Facts { rule: Some(RuleId(u64::MAX)), procedure: Some(2), interface: Some(OUTSIDE), tag: Some(9) };
+    *table.facts_mut(tcp4).unwrap() = Facts {
+        rule: Some(RuleId(u64::MAX)),
+        procedure: Some(2),
+        interface: Some(OUTSIDE),
+        tag: 9,
+        ..Facts::default()
+    };
     let mut translated = open(&ipv6(17, 1, 2, &udp(1000, 53)), out(), 1000);
     let outer: IpAddr = "2001:db8::63".parse().unwrap();
     translated.translate(snat((1, 1000), (number_of(outer), 4000)));

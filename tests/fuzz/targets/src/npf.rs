@@ -51,7 +51,7 @@ pub fn npf_config(data: &[u8]) {
 pub fn npf_packets(data: &[u8]) {
     let Ok(parsed) = parse("npf.conf", CONFIG, &NoFiles) else { panic!("the configuration of this target") };
     let limits = Limits { capacity: 8, half_open_percent: 50 };
-    let Ok(mut engine) = Engine::new(Arc::new(parsed.config), &NoInterfaces, limits, 1, Millis(0)) else {
+    let Ok(mut engine) = Engine::alone(Arc::new(parsed.config), Arc::new(NoInterfaces), limits, 1, Millis(0)) else {
         panic!("its engine")
     };
     let (mut rest, mut now) = (data, 0);
@@ -62,8 +62,7 @@ pub fn npf_packets(data: &[u8]) {
         let way = [Where::In, Where::Out, Where::Forward][usize::from(place >> 1) % 3];
         let mut bytes = bytes.to_vec();
         let interface = if place & 1 == 0 { "eth0" } else { "eth1" };
-        let place = Place { interface, way, tag: None, interfaces: &NoInterfaces, now: Millis(now) };
-        engine.handle(&mut bytes, &place);
+        engine.handle(&mut bytes, &Place { interface, way, now: Millis(now) }, 0);
     }
     assert!(engine.connections().len() <= 8);
 }
@@ -71,10 +70,11 @@ pub fn npf_packets(data: &[u8]) {
 /// Lines of a file of packets.
 pub fn npf_lines(data: &[u8]) {
     let Ok(parsed) = parse("npf.conf", CONFIG, &NoFiles) else { panic!("the configuration of this target") };
-    let Ok(engine) = Engine::new(Arc::new(parsed.config), &NoInterfaces, Limits::default(), 1, Millis(0)) else {
+    let Ok(engine) = Engine::alone(Arc::new(parsed.config), Arc::new(NoInterfaces), Limits::default(), 1, Millis(0))
+    else {
         panic!("its engine")
     };
-    let mut replay = Replay::new(engine, &NoInterfaces);
+    let mut replay = Replay::new(engine);
     for line in String::from_utf8_lossy(data).lines() {
         // What it says of a line does not matter here, only that it says something.
         let _ = replay.line(line);

@@ -71,6 +71,11 @@ impl Resolver<'_, '_> {
     /// What a table's file says, without what is wrong in it.
     fn table_file(&mut self, path: &Name, kind: TableKind) -> Vec<TableEntry> {
         let Some(file) = self.session.load(&path.text, path.span) else { return Vec::new() };
+        self.table_lines(file, kind)
+    }
+
+    /// What the lines of a file say, which has been read.
+    pub(in crate::language) fn table_lines(&mut self, file: u32, kind: TableKind) -> Vec<TableEntry> {
         let Some(text) = self.session.sources.get(file).map(|s| s.text.clone()) else { return Vec::new() };
         let lines = text.bytes().filter(|&b| b == b'\n').count() + 1;
         let mut entries = Vec::with_capacity(lines);

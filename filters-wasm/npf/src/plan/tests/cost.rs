@@ -88,7 +88,19 @@ fn packets(config: &Config, family: Family, count: usize) -> Vec<Packet> {
         let tcp = Tcp { ports, flags: 0x10, seq: 0, ack: 0, window: 0, header: 20, data: 0 };
         let upper = if number == proto::TCP { Upper::Tcp(tcp) } else { Upper::Udp(ports) };
         let (proto, fragment) = (number, None);
-        Packet { family, src, dst, proto, ttl: 64, header: 20, len: 0, fragment, options: false, upper }
+        Packet {
+            family,
+            src,
+            dst,
+            proto,
+            ttl: 64,
+            header: 20,
+            len: 0,
+            fragment,
+            options: false,
+            upper,
+            checksum_is_open: false,
+        }
     };
     (0..count).map(packet).collect()
 }

@@ -1,0 +1,337 @@
+//! One packet's way through the engine.
+
+use super::{By, Engine, Fault, Item, Outcome, Overload, Ruleset, Seat, gone, translate::Maps, translate::Translation};
+use crate::{
+    config::{Action, Family, Limit, Return, Rule, Stateful},
+    evaluate::{Asked, Evaluator, Interfaces},
+    nat::rewrite,
+    packet::{Packet, Upper},
+    params::Key as Param,
+    plan::{Numbered, RuleIndex},
+    reply,
+    state::{Binding, ConnId, Connection, Inspect, Key, Millis, read_quoted},
+    tables::host,
+};
+use std::cell::Cell;
+
+use super::translate::address_on;
+
+impl Engine {
+    /// Judges a packet. None: its headers could not be read.
+    pub(super) fn judge(
+        &mut self,
+        ruleset: &Ruleset,
+        item: &mut Item<'_>,
+        packet: Option<Packet>,
+        seat: &Seat<'_>,
+        outcome: &mut Outcome,
+    ) {
+        let judged = match &packet {
+            Some(packet) => self.steps(ruleset, item, packet, seat, outcome),
+            None => Err(Fault::Malformed),
+        };
+        if let Err(fault) = judged {
+            self.fail(outcome, fault);
+        }
+    }
+
+    fn steps(
+        &mut self,
+        ruleset: &Ruleset,
+        item: &mut Item<'_>,
+        packet: &Packet,
+        seat: &Seat<'_>,
+        outcome: &mut Outcome,
+    ) -> Result<(), Fault> {
+        let config = &*ruleset.config;
+        let now = seat.now;
+        if packet.options && config.params.is_on(drop_options(packet)) {
+            return Err(Fault::Options);
+        }
+        let mut related = false;
+        let mut known = match self.connections.inspect(item.bytes, packet, seat.at, now) {
+            Inspect::Pass { conn, forward } => Some((conn, forward)),
+            Inspect::Related { conn, forward } => {
+                related = true;
+                Some((conn, forward))
+            }
+            Inspect::Invalid { .. } => {
+                self.stats.invalid_state += 1;
+                None
+            }
+            Inspect::None => {
+                if let Some(owner) = self.owner(ruleset, item, packet) {
+                    self.stats.steered += 1;
+                    (outcome.steer, outcome.pass) = (Some(owner), false);
+                    return Ok(());
+                }
+                None
+            }
+            Inspect::Over { .. } => None,
+        };
+        if let Some((conn, _)) = known
+            && !self.is_still_valid(ruleset, conn)
+        {
+            known = None;
+        }
+        let mut procedure = None;
+        let mut decided = None;
+        let is_new = known.is_none();
+        // A connection that only translation made passes nothing: the rules are asked for each of its packets.
+        let passing = known.and_then(|(conn, _)| self.connections.get(conn)).filter(|c| c.facts.rule.is_some());
+        if let Some(connection) = passing {
+            let facts = connection.facts;
+            outcome.rule = facts.rule;
+            outcome.tag = if facts.tag != 0 { facts.tag } else { item.tag };
+            procedure = facts.procedure.and_then(|p| ruleset.procedure_at(p));
+            self.tally(facts.number, packet);
+            self.stats.passed_connections += 1;
+        } else {
+            let rule = self.rule(ruleset, item, packet, seat, outcome);
+            decided = rule.map(|(_, rule)| rule);
+            match rule {
+                None if config.groups.is_empty() => {}
+                None => return Err(Fault::NoRule),
+                Some((number, rule)) => {
+                    self.tally(number, packet);
+                    outcome.rule = Some(rule.id);
+                    outcome.tag = if rule.tag.is_some() { ruleset.tag_number(rule.tag.as_deref()) } else { item.tag };
+                    procedure = rule.apply.map(|p| p.0);
+                    if rule.log {
+                        outcome.logs |= 1;
+                    }
+                    if let Action::Block(how) = rule.action {
+                        self.stats.blocked_rules += 1;
+                        outcome.pass = false;
+                        self.procedure(ruleset, procedure, item.bytes, packet, outcome, now);
+                        outcome.reply = answer(how, item.bytes, packet, &*self.addresses, seat);
+                        return Ok(());
+                    }
+                    self.stats.passed_rules += 1;
+                    match (rule.state, known) {
+                        // An error about a connection does not open it.
+                        (Some(_), Some((conn, _))) if !related => {
+                            self.adopt_connection(ruleset, conn, rule, packet, now)
+                        }
+                        (Some(stateful), None) => {
+                            known =
+                                self.open(ruleset, item.bytes, packet, seat, rule, stateful).map(|conn| (conn, true));
+                        }
+                        (None, _) | (Some(_), Some(_)) => {}
+                    }
+                }
+            }
+        }
+        self.translate(ruleset, item.bytes, packet, seat, is_new, &mut known)?;
+        outcome.connection = known.and_then(|(conn, _)| self.connections.get(conn)).map(|c| c.state().name());
+        if !self.procedure(ruleset, procedure, item.bytes, packet, outcome, now) {
+            return Err(Fault::Procedure);
+        }
+        // A rule that keeps no state counts each packet that it lets pass.
+        if let Some(rule) = decided.filter(|r| r.state.is_none()) {
+            self.limits.count(rule, packet, now);
+        }
+        Ok(())
+    }
+
+    /// The other worker that a packet belongs to which belongs to no connection here.
+    fn owner(&self, ruleset: &Ruleset, item: &Item<'_>, packet: &Packet) -> Option<u8> {
+        let share = self.share.as_ref().filter(|_| ruleset.has_state && !item.was_steered)?;
+        let key = match packet.upper {
+            Upper::Icmp(icmp) => match icmp.class {
+                crate::packet::IcmpClass::Error(quoted) => read_quoted(packet.here(item.bytes).get(quoted..)?)?.answer,
+                _ => Key::unbound(packet)?,
+            },
+            _ => Key::unbound(packet)?,
+        };
+        share.owner(&key)
+    }
+
+    /// Whether a connection is one of the rules that are in force; one of others ends, if its rule or map is not there.
+    fn is_still_valid(&mut self, ruleset: &Ruleset, conn: ConnId) -> bool {
+        let Some(connection) = self.connections.get(conn) else { return false };
+        if connection.facts.serial == ruleset.serial {
+            return true;
+        }
+        let now = ruleset.facts_now(connection.facts, connection.map());
+        match now {
+            Some(facts) => {
+                if let Some(known) = self.connections.facts_mut(conn) {
+                    *known = facts;
+                }
+                true
+            }
+            None => {
+                self.end(conn);
+                false
+            }
+        }
+    }
+
+    fn tally(&mut self, number: u32, packet: &Packet) {
+        if let Some(tally) = self.tallies.get_mut(number as usize) {
+            tally.packets += 1;
+            tally.bytes += packet.len as u64;
+        }
+    }
+
+    /// The rule that decides, with its number, and what limits say of those that would have.
+    fn rule<'c>(
+        &mut self,
+        ruleset: &'c Ruleset,
+        item: &Item<'_>,
+        packet: &Packet,
+        seat: &Seat<'_>,
+        outcome: &mut Outcome,
+    ) -> Option<(u32, &'c Rule)> {
+        let now = seat.now;
+        let over: Cell<Option<Limit>> = Cell::new(None);
+        let within = |rule: &Rule| {
+            let exceeded = if rule.limits.is_empty() { None } else { self.limits.exceeded(rule, packet, now) };
+            if let Some(limit) = exceeded.filter(|l| l.overload.is_some()) {
+                over.set(Some(*limit));
+            }
+            exceeded.is_none()
+        };
+        let Ruleset { config, dynamic, programs, plan, rules, .. } = ruleset;
+        let rule = match self.by {
+            By::Plan => {
+                let tag = ruleset.tag_in_plan(item.tag);
+                let asked = Numbered { packet, bytes: item.bytes, interface: seat.in_plan, way: seat.way, tag };
+                let by_number = |index: RuleIndex| rules.get(index.0 as usize).is_some_and(within);
+                plan.decide_numbered(&asked, &self.tables, &by_number, &mut ())
+                    .and_then(|index| Some((index.0, rules.get(index.0 as usize)?)))
+            }
+            By::Literal => {
+                let tag = ruleset.tag(item.tag);
+                let asked = Asked { packet, bytes: item.bytes, interface: seat.interface, way: seat.way, tag };
+                let evaluator = Evaluator::new(programs, &self.tables, &*self.addresses, dynamic, &within);
+                evaluator.decide(config, &asked).and_then(|rule| ruleset.rule(rule.id))
+            }
+        };
+        if let Some((table, stay)) = over.get().and_then(|l| l.overload) {
+            let stay = stay.map(|s| Millis(u64::try_from(s.as_millis()).unwrap_or(u64::MAX)));
+            let entry = host(packet.family, packet.src);
+            // It may be there already, by a command.
+            if self.tables.add(table, entry, now, stay).is_ok() {
+                self.stats.overloads += 1;
+                outcome.overload = Some(Overload { table, entry, stay });
+            }
+        }
+        rule
+    }
+
+    /// Opens the connection of a packet that a stateful rule let pass. It passes without one, too.
+    fn open(
+        &mut self,
+        ruleset: &Ruleset,
+        bytes: &[u8],
+        packet: &Packet,
+        seat: &Seat<'_>,
+        rule: &Rule,
+        stateful: Stateful,
+    ) -> Option<ConnId> {
+        let binding = Binding::new(&ruleset.config.params, stateful);
+        let mut connection = Connection::open(bytes, packet, seat.at, binding, seat.now)?;
+        connection.facts = crate::state::Facts { interface: seat.at.interface, ..ruleset.facts_of(rule) };
+        self.limits.count(rule, packet, seat.now);
+        self.insert(connection, seat.now)
+    }
+
+    /// A stateful rule lets a packet pass whose connection was only translated so far: it passes from now on.
+    fn adopt_connection(&mut self, ruleset: &Ruleset, conn: ConnId, rule: &Rule, packet: &Packet, now: Millis) {
+        let Some(facts) = self.connections.facts_mut(conn) else { return };
+        *facts = crate::state::Facts { interface: facts.interface, ..ruleset.facts_of(rule) };
+        self.limits.count(rule, packet, now);
+        if let Some(connection) = self.connections.get(conn) {
+            self.limits.begun(connection);
+        }
+    }
+
+    fn insert(&mut self, connection: Connection, now: Millis) -> Option<ConnId> {
+        let (limits, ports, share) = (&mut self.limits, &mut self.ports, self.share.as_ref());
+        match self.connections.insert(connection, now, &mut |_, c| gone(c, ports, limits, share)) {
+            Ok(id) => {
+                if let Some(c) = self.connections.get(id) {
+                    self.limits.begun(c);
+                }
+                Some(id)
+            }
+            Err(_) => {
+                self.stats.not_opened += 1;
+                None
+            }
+        }
+    }
+
+    fn translate(
+        &mut self,
+        ruleset: &Ruleset,
+        bytes: &mut [u8],
+        packet: &Packet,
+        seat: &Seat<'_>,
+        is_new: bool,
+        known: &mut Option<(ConnId, bool)>,
+    ) -> Result<(), Fault> {
+        let Ruleset { config, dynamic, programs, .. } = ruleset;
+        if let Some((conn, forward)) = *known
+            && self.connections.get(conn).is_some_and(|c| c.nat().is_some())
+        {
+            self.translate_known(bytes, packet, conn, forward, seat.at);
+            return Ok(());
+        }
+        // A connection that began without a translation has none; maps without connections are for each packet.
+        if config.maps.is_empty() || !is_new && !ruleset.has_static_maps {
+            return Ok(());
+        }
+        let within = |_: &Rule| true;
+        let evaluator = Evaluator::new(programs, &self.tables, &*self.addresses, dynamic, &within);
+        let mut maps = Maps {
+            config,
+            tables: &self.tables,
+            interfaces: &*self.addresses,
+            only_static: !is_new,
+            cursors: &mut self.cursors,
+        };
+        let (map, kind, address, port) = match maps.plan(packet, seat.interface, seat.way, &evaluator)? {
+            None => return Ok(()),
+            Some(Translation::Static(change)) => {
+                rewrite(bytes, packet, change);
+                return Ok(());
+            }
+            Some(Translation::Npt(npt, way)) => {
+                return if npt.rewrite(bytes, packet, way) { Ok(()) } else { Err(Fault::NoAddress) };
+            }
+            Some(Translation::Dynamic { map, kind, address, port }) => (map, kind, address, port),
+        };
+        let conn = match *known {
+            Some((conn, _)) => conn,
+            None => {
+                let binding = Binding::new(&config.params, Stateful::Interface);
+                let mut connection =
+                    Connection::open(bytes, packet, seat.at, binding, seat.now).ok_or(Fault::NoState)?;
+                connection.facts.serial = ruleset.serial;
+                connection.facts.number = u32::MAX;
+                self.insert(connection, seat.now).ok_or(Fault::NoState)?
+            }
+        };
+        *known = Some((conn, true));
+        let begun = self.begin_translation(bytes, packet, conn, (map, kind, address, port), seat.at);
+        begun.inspect_err(|_| _ = self.end(conn))
+    }
+}
+
+/// The parameter that says what is done with options.
+fn drop_options(packet: &Packet) -> Param {
+    match packet.family {
+        Family::V4 => Param::Ip4DropOptions,
+        Family::V6 => Param::Ip6DropOptions,
+    }
+}
+
+fn answer(how: Return, bytes: &[u8], packet: &Packet, interfaces: &dyn Interfaces, seat: &Seat<'_>) -> Option<Vec<u8>> {
+    if how == Return::Nothing || matches!(packet.upper, Upper::Unknown) && packet.fragment.is_some() {
+        return None;
+    }
+    reply::answer(how, bytes, packet, address_on(interfaces, seat.interface, packet.family))
+}

@@ -1,0 +1,310 @@
+//! Rules that are in force, and what was made of them: one for all workers, never changed, replaced by another.
+
+use crate::{
+    config::{Call, Config, MapItem, Rule, RuleId},
+    evaluate::{Dynamic, Interfaces, Programs},
+    plan::{self, Plan, TagNumber},
+    state::Facts,
+};
+use std::{collections::HashMap, sync::Arc};
+
+/// Addresses of interfaces, as of some time.
+pub type Addresses = Arc<dyn Interfaces + Send + Sync>;
+
+/// Most logs of a configuration: [`super::Outcome::logs`] has a bit for each.
+pub const LOGS_MAX: usize = 32;
+
+/// The log of rules that say `log`.
+const DEFAULT_LOG: &str = "npflog0";
+
+/// Rules that are in force.
+pub struct Ruleset {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Rules that commands put into dynamic rulesets.
+    pub dynamic: Dynamic,
+    /// The rules by their numbers: of the configuration, with those of dynamic rulesets where these stand.
+    pub rules: Vec<Rule>,
+    /// Tells it from all before it.
+    pub serial: u32,
+    pub(super) programs: Programs,
+    pub(super) plan: Plan,
+    pub(super) has_static_maps: bool,
+    /// Packets of a connection must be judged by the worker that has it.
+    pub(super) has_state: bool,
+    numbers: HashMap<RuleId, u32>,
+    maps: HashMap<RuleId, usize>,
+    names: Numbers,
+    /// Numbers of procedures by their places in the configuration, and the other way round.
+    procedures: Vec<u16>,
+    procedure_at: Vec<Option<usize>>,
+    /// What the plan calls the tags.
+    tags: Vec<TagNumber>,
+    logs: Vec<String>,
+    routes: Vec<String>,
+    /// For each call of each procedure: the bit of its log, or the number of its route.
+    notes: Vec<Vec<u32>>,
+}
+
+/// Numbers of names that stay the same over reloads, since connections have them.
+#[derive(Clone, Debug, Default)]
+struct Numbers {
+    procedures: Vec<String>,
+    /// From 1.
+    tags: Vec<String>,
+}
+
+/// Why a configuration cannot be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The expression of a pcap-filter rule cannot be compiled.
+    #[error("pcap-filter {expression:?}: {source}")]
+    Expression {
+        /// The expression.
+        expression: String,
+        /// What is wrong with it.
+        source: smpnet_bpf::ExprError,
+    },
+    /// Procedures log to too many places.
+    #[error("procedures log to {0} interfaces: {LOGS_MAX} are the most")]
+    Logs(usize),
+    /// More names than there can be numbers for.
+    #[error("more than 65534 {0} since the start: restart to begin anew")]
+    Names(&'static str),
+}
+
+impl Ruleset {
+    /// Makes a configuration ready. Addresses of interfaces that rules name are those of now.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn new(config: Arc<Config>, addresses: &dyn Interfaces) -> Result<Ruleset, EngineError> {
+        let programs = Programs::new(&config).map_err(expression)?;
+        Ruleset::make(config, Dynamic::new(), programs, addresses, Numbers::default(), 1)
+    }
+
+    /// Another configuration in the place of this one: rules of commands stay where their dynamic ruleset does.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn reloaded(&self, config: Arc<Config>, addresses: &dyn Interfaces) -> Result<Ruleset, EngineError> {
+        let mut programs = Programs::new(&config).map_err(expression)?;
+        let mut dynamic = self.dynamic.clone();
+        dynamic.retain(|name, _| config.rulesets().any(|r| r.name == *name));
+        // They were compiled before.
+        dynamic.values().flatten().try_for_each(|rule| programs.add(rule)).map_err(expression)?;
+        self.next(config, dynamic, programs, addresses)
+    }
+
+    /// The same, with other addresses of interfaces.
+    ///
+    /// # Errors
+    /// As [`Ruleset::new`], though nothing is new that could have any.
+    pub fn readdressed(&self, addresses: &dyn Interfaces) -> Result<Ruleset, EngineError> {
+        self.next(self.config.clone(), self.dynamic.clone(), self.programs.clone(), addresses)
+    }
+
+    /// The same, with other rules in a dynamic ruleset.
+    ///
+    /// # Errors
+    /// When one cannot be run.
+    pub fn with_rules(&self, name: &str, rules: Vec<Rule>, addresses: &dyn Interfaces) -> Result<Ruleset, EngineError> {
+        let (mut programs, mut dynamic) = (self.programs.clone(), self.dynamic.clone());
+        rules.iter().try_for_each(|rule| programs.add(rule)).map_err(expression)?;
+        dynamic.insert(name.to_owned(), rules);
+        self.next(self.config.clone(), dynamic, programs, addresses)
+    }
+
+    fn next(
+        &self,
+        config: Arc<Config>,
+        dynamic: Dynamic,
+        programs: Programs,
+        addresses: &dyn Interfaces,
+    ) -> Result<Ruleset, EngineError> {
+        Ruleset::make(config, dynamic, programs, addresses, self.names.clone(), self.serial.wrapping_add(1))
+    }
+
+    fn make(
+        config: Arc<Config>,
+        dynamic: Dynamic,
+        programs: Programs,
+        addresses: &dyn Interfaces,
+        mut names: Numbers,
+        serial: u32,
+    ) -> Result<Ruleset, EngineError> {
+        let plan = Plan::new(&config, &programs, addresses, &dynamic);
+        let rules: Vec<Rule> = plan::rules(&config, &dynamic).into_iter().cloned().collect();
+        let procedures = (config.procedures.iter().map(|p| number(&mut names.procedures, &p.name, "procedures")))
+            .collect::<Result<Vec<u16>, _>>()?;
+        for name in rules.iter().flat_map(|r| r.tag.iter().chain(r.tagged.iter().map(|t| &t.name))) {
+            number(&mut names.tags, name, "tags")?;
+        }
+        let tags = names.tags.iter().map(|name| plan.tag(Some(name))).collect();
+        let mut procedure_at = vec![None; names.procedures.len()];
+        procedures.iter().zip(0..).for_each(|(number, at)| procedure_at[usize::from(*number)] = Some(at));
+        let mut logs = vec![DEFAULT_LOG.to_owned()];
+        for call in config.procedures.iter().flat_map(|p| &p.calls) {
+            if let Call::Log { interface } = call
+                && !logs.contains(interface)
+            {
+                logs.push(interface.clone());
+            }
+        }
+        let mut routes = Vec::new();
+        for call in config.procedures.iter().flat_map(|p| &p.calls) {
+            if let Call::Route { interface } = call {
+                number(&mut routes, interface, "interfaces to route to")?;
+            }
+        }
+        if logs.len() > LOGS_MAX {
+            return Err(EngineError::Logs(logs.len()));
+        }
+        let place = |all: &[String], name: &String| all.iter().position(|n| n == name).unwrap_or(0) as u32;
+        let note = |call: &Call| match call {
+            Call::Log { interface } => 1 << place(&logs, interface),
+            Call::Route { interface } => place(&routes, interface),
+            _ => 0,
+        };
+        let notes = config.procedures.iter().map(|p| p.calls.iter().map(note).collect()).collect();
+        let is = |item: &MapItem, is_static| matches!(item, MapItem::Map(map) if map.is_static == is_static);
+        let maps = config.maps.iter().zip(0..).filter_map(|(item, at)| match item {
+            MapItem::Map(map) => Some((map.id, at)),
+            MapItem::Ruleset(_) => None,
+        });
+        Ok(Ruleset {
+            has_static_maps: config.maps.iter().any(|m| is(m, true)),
+            has_state: config.maps.iter().any(|m| is(m, false))
+                || rules.iter().any(|r| r.state.is_some() || !r.limits.is_empty()),
+            numbers: rules.iter().zip(0..).map(|(rule, number)| (rule.id, number)).collect(),
+            maps: maps.collect(),
+            config,
+            dynamic,
+            programs,
+            plan,
+            rules,
+            serial,
+            names,
+            procedures,
+            procedure_at,
+            tags,
+            notes,
+            logs,
+            routes,
+        })
+    }
+
+    /// The interfaces whose addresses rules have in them.
+    pub fn asked_interfaces(&self) -> &[String] {
+        self.plan.asked_interfaces()
+    }
+
+    /// Whether a rule looks at more of a packet than its headers.
+    pub fn looks_beyond_headers(&self) -> bool {
+        !self.plan.programs().is_empty()
+    }
+
+    /// A rule, by its identity, and its number.
+    pub fn rule(&self, id: RuleId) -> Option<(u32, &Rule)> {
+        let number = *self.numbers.get(&id)?;
+        Some((number, self.rules.get(number as usize)?))
+    }
+
+    /// A map, by its identity.
+    pub fn map(&self, id: RuleId) -> Option<&crate::config::Map> {
+        match self.config.maps.get(*self.maps.get(&id)?)? {
+            MapItem::Map(map) => Some(map),
+            MapItem::Ruleset(_) => None,
+        }
+    }
+
+    /// The number of a tag; 0 for none. One that no rule knows has the highest.
+    pub fn tag_number(&self, name: Option<&str>) -> u16 {
+        let Some(name) = name else { return 0 };
+        let at = self.names.tags.iter().position(|t| t == name);
+        at.map_or(u16::MAX, |at| at as u16 + 1)
+    }
+
+    /// A tag by its number.
+    pub fn tag(&self, number: u16) -> Option<&str> {
+        self.names.tags.get(usize::from(number).checked_sub(1)?).map(String::as_str)
+    }
+
+    /// What the plan calls it.
+    pub(super) fn tag_in_plan(&self, number: u16) -> TagNumber {
+        match number.checked_sub(1) {
+            None => TagNumber::default(),
+            Some(at) => self.tags.get(usize::from(at)).copied().unwrap_or(TagNumber::OTHER),
+        }
+    }
+
+    /// The logs whose bits are set.
+    pub fn logs(&self, bits: u32) -> impl Iterator<Item = &str> {
+        self.logs.iter().zip(0..).filter(move |(_, bit)| bits >> bit & 1 != 0).map(|(name, _)| name.as_str())
+    }
+
+    /// For each call of a procedure, by its place in the configuration: the bit of its log, or the number of its route.
+    pub(super) fn notes(&self, procedure: usize) -> &[u32] {
+        self.notes.get(procedure).map_or(&[], Vec::as_slice)
+    }
+
+    /// The interface of an [`super::Outcome::route`].
+    pub fn route(&self, number: u16) -> Option<&str> {
+        self.routes.get(usize::from(number)).map(String::as_str)
+    }
+
+    /// The name of a procedure, of any configuration since the start.
+    pub fn procedure_name(&self, number: u16) -> Option<&str> {
+        self.names.procedures.get(usize::from(number)).map(String::as_str)
+    }
+
+    /// The number of a procedure of this configuration.
+    pub fn procedure_number(&self, name: &str) -> Option<u16> {
+        let at = self.config.procedures.iter().position(|p| p.name == name)?;
+        self.procedures.get(at).copied()
+    }
+
+    /// Where a procedure is in the configuration.
+    pub(super) fn procedure_at(&self, number: u16) -> Option<usize> {
+        self.procedure_at.get(usize::from(number)).copied().flatten()
+    }
+
+    /// What connections remember of a rule that opens them.
+    pub(super) fn facts_of(&self, rule: &Rule) -> Facts {
+        Facts {
+            rule: Some(rule.id),
+            number: self.numbers.get(&rule.id).copied().unwrap_or(u32::MAX),
+            serial: self.serial,
+            procedure: rule.apply.and_then(|p| self.procedures.get(p.0).copied()),
+            tag: self.tag_number(rule.tag.as_deref()),
+            interface: None,
+        }
+    }
+
+    /// What a connection of another ruleset remembers in this one. None: its rule, or its map, is not here, and it ends.
+    pub(super) fn facts_now(&self, facts: Facts, map: Option<RuleId>) -> Option<Facts> {
+        if map.is_some_and(|map| !self.maps.contains_key(&map)) {
+            return None;
+        }
+        let number = match facts.rule {
+            Some(rule) => *self.numbers.get(&rule)?,
+            None => u32::MAX,
+        };
+        Some(Facts { number, serial: self.serial, ..facts })
+    }
+}
+
+fn expression((expression, source): (String, smpnet_bpf::ExprError)) -> EngineError {
+    EngineError::Expression { expression, source }
+}
+
+/// The number of a name, which it keeps.
+fn number(names: &mut Vec<String>, name: &str, what: &'static str) -> Result<u16, EngineError> {
+    let at = names.iter().position(|n| n == name).unwrap_or_else(|| {
+        names.push(name.to_owned());
+        names.len() - 1
+    });
+    // The highest is for tags that nobody knows, and tags are numbered from 1.
+    u16::try_from(at).ok().filter(|n| *n < u16::MAX - 1).ok_or(EngineError::Names(what))
+}

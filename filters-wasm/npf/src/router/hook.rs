@@ -1,0 +1,335 @@
+//! The hook: what a worker does with a burst.
+
+use super::{
+    InForce,
+    packets::{Cells, NOBODY, OWN, Work, address_of, address_to, put_tag, tag_of},
+};
+use crate::{
+    config::RuleId,
+    engine::{Elsewhere, Engine, Fault, Place},
+    evaluate::Where,
+    state::Millis,
+};
+use crossbeam_queue::ArrayQueue;
+use crossbeam_utils::CachePadded;
+use smpnet_abi::{BURST_MAX, Cell, pkt_flags, verdict};
+use smpnet_runtime::{Cpu, Dir, HookCx, Layer, PerCpu, PfilHook, PktQueue, Published, Section, WorkerCx};
+use smpnet_stack::Stack;
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+const MAX: usize = BURST_MAX as usize;
+
+/// Nanoseconds between two looks at what has expired, while no packet comes.
+const TICK: u64 = 256_000_000;
+/// Answers of a worker to senders of blocked packets in a second: more would make it a weapon.
+const ANSWERS: u32 = 1000;
+
+/// Why a packet did not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The packet.
+    pub(super) cell: Cell,
+    /// The rule that decided.
+    pub(super) rule: Option<RuleId>,
+    /// Why, if no rule did.
+    pub(super) fault: Option<Fault>,
+}
+
+impl Said {
+    pub(super) const NOTHING: Said = Said { cell: smpnet_abi::CELL_NONE, rule: None, fault: None };
+}
+
+/// What the hook did besides what engines count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct WorkerStats {
+    /// Packets that another worker handed over.
+    pub taken_over: u64,
+    /// Packets that were to be handed over, and the queue was full: they were dropped.
+    pub queue_full: u64,
+    /// Answers that were sent.
+    pub answers: u64,
+    /// Answers that were not sent, since there were too many, or no memory.
+    pub answers_limited: u64,
+    /// Sources over a limit that no control thread heard of, since too many came at once.
+    pub overloads_lost: u64,
+}
+
+crate::sum_of!(WorkerStats { taken_over, queue_full, answers, answers_limited, overloads_lost });
+
+/// What belongs to a worker.
+pub(super) struct Slot {
+    pub engine: Engine,
+    /// The version that the engine runs.
+    pub version: u64,
+    pub stats: WorkerStats,
+    pub elsewhere: Arc<Elsewhere>,
+    work: Work,
+    /// A callout is on its way that looks at what has expired.
+    is_armed: bool,
+    answers: Answers,
+}
+
+/// A limit on answers.
+#[derive(Default)]
+struct Answers {
+    second: u64,
+    sent: u32,
+}
+
+impl Answers {
+    fn allows(&mut self, now: Millis) -> bool {
+        let second = now.0 / 1000;
+        if second != self.second {
+            *self = Answers { second, sent: 0 };
+        }
+        self.sent += 1;
+        self.sent <= ANSWERS
+    }
+}
+
+impl Slot {
+    pub(super) fn new(engine: Engine, version: u64, elsewhere: Arc<Elsewhere>) -> Slot {
+        let (stats, work, answers) = (WorkerStats::default(), Work::new(), Answers::default());
+        Slot { engine, version, stats, elsewhere, work, is_armed: false, answers }
+    }
+}
+
+/// A source that exceeded a limit, as a control thread is told.
+pub(super) type Overloads = ArrayQueue<crate::engine::Overload>;
+
+/// npf at the hooks of all interfaces.
+pub(super) struct Hook {
+    me: Weak<Hook>,
+    pub stack: Arc<Stack>,
+    pub current: Published<InForce>,
+    pub slots: PerCpu<Slot>,
+    /// The version that each worker has taken up.
+    pub adopted: Box<[CachePadded<AtomicU64>]>,
+    pub queue: Arc<PktQueue>,
+    pub overloads: Overloads,
+    /// Somebody is on the way to look at them.
+    pub overloads_told: AtomicBool,
+    pub told: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Hook {
+    pub fn new(
+        stack: &Arc<Stack>,
+        current: InForce,
+        slots: PerCpu<Slot>,
+        queue: Arc<PktQueue>,
+        told: Box<dyn Fn() + Send + Sync>,
+    ) -> Arc<Hook> {
+        let adopted = (0..slots.len()).map(|_| CachePadded::new(AtomicU64::new(current.version))).collect();
+        Arc::new_cyclic(|me| Hook {
+            me: me.clone(),
+            stack: stack.clone(),
+            current: Published::new(current),
+            slots,
+            adopted,
+            queue,
+            overloads: ArrayQueue::new(1024),
+            overloads_told: AtomicBool::new(false),
+            told,
+        })
+    }
+
+    /// Has a worker take up what was published last, and run what is left to be done. Worker.
+    pub fn catch_up(&self, cpu: Cpu, section: Section<'_>, now_ns: u64) {
+        self.slots.with(cpu, |slot| {
+            self.adopt(cpu, slot, section, millis(now_ns));
+            self.arm(cpu, slot);
+        });
+    }
+
+    #[inline]
+    fn adopt(&self, cpu: Cpu, slot: &mut Slot, section: Section<'_>, now: Millis) {
+        let current = self.current.read(section);
+        if current.version != slot.version {
+            self.adopt_now(cpu, slot, current, now);
+        }
+    }
+
+    #[cold]
+    fn adopt_now(&self, cpu: Cpu, slot: &mut Slot, current: &InForce, now: Millis) {
+        if slot.engine.ruleset().is_none_or(|r| r.serial != current.ruleset.serial) {
+            slot.engine.adopt(current.ruleset.clone(), now);
+        }
+        slot.engine.set_tables(current.tables.clone());
+        slot.engine.set_addresses(current.addresses.clone());
+        slot.version = current.version;
+        // The control side drops what no worker has any more.
+        self.adopted[cpu.index()].store(current.version, Ordering::Release);
+    }
+
+    /// Sees to it that connections expire, though no packet may come.
+    fn arm(&self, cpu: Cpu, slot: &mut Slot) {
+        if slot.is_armed || slot.engine.is_idle() {
+            return;
+        }
+        let me = self.me.clone();
+        let func = move |cx: &mut WorkerCx<'_>| {
+            let Some(hook) = me.upgrade() else { return };
+            hook.slots.with(cx.cpu, |slot| {
+                slot.is_armed = false;
+                slot.engine.tick(millis(cx.now_ns));
+                hook.arm(cx.cpu, slot);
+            });
+        };
+        slot.is_armed = self.stack.runtime().callout(cpu.index(), TICK, Box::new(func)).is_some();
+    }
+
+    fn judge(&self, cx: &HookCx<'_>, slot: &mut Slot, cells: &[Cell], verdicts: &mut [u32]) {
+        let now = millis(cx.now_ns);
+        self.adopt(cx.cpu, slot, cx.section, now);
+        let Some(interface) = self.stack.name_of(cx.section, cx.ifindex) else { return };
+        let whole = slot.engine.ruleset().is_some_and(|r| r.looks_beyond_headers());
+        let way = |c: &Cell| match cx.dir {
+            Dir::In => Where::In,
+            Dir::Out => self.way_out(cx, *c),
+        };
+        // Mostly all packets go the same way.
+        let mut first = 0;
+        for cells in cells.chunk_by(|a, b| way(a) == way(b)) {
+            let verdicts = &mut verdicts[first..first + cells.len()];
+            let place = Place { interface, way: way(&cells[0]), now };
+            let work = &mut slot.work;
+            let mut burst = Cells { pool: cx.pool, cells, verdicts, first, whole, work, current: None };
+            slot.engine.handle_burst(&mut burst, &place);
+            first += cells.len();
+        }
+        if !slot.work.replies.is_empty() {
+            self.answer(cx, slot, now);
+        }
+        if !slot.work.overloads.is_empty() {
+            self.report(slot);
+        }
+        if slot.work.any_steered {
+            self.hand_over(cx, slot, cells, verdicts);
+        }
+        self.arm(cx.cpu, slot);
+    }
+
+    fn way_out(&self, cx: &HookCx<'_>, c: Cell) -> Where {
+        if cx.pool.packet(c).hdr().flags & pkt_flags::LOCAL != 0 { Where::Out } else { Where::Forward }
+    }
+
+    /// Sends what senders of blocked packets are told.
+    #[cold]
+    fn answer(&self, cx: &HookCx<'_>, slot: &mut Slot, now: Millis) {
+        for bytes in slot.work.replies.drain(..) {
+            let mut cell = [0; 1];
+            let is_v4 = bytes.first().is_some_and(|b| b >> 4 == 4);
+            if !is_v4 || !slot.answers.allows(now) || cx.pool.alloc(cx.cpu, &mut cell) == 0 {
+                slot.stats.answers_limited += 1;
+                continue;
+            }
+            let mut packet = cx.pool.packet(cell[0]);
+            if !packet.set_data(&bytes) {
+                cx.pool.free(cx.cpu, &cell);
+                slot.stats.answers_limited += 1;
+                continue;
+            }
+            put_tag(&mut packet, OWN);
+            slot.stats.answers += 1;
+            self.stack.ip_output(cx.cpu, &cell);
+        }
+    }
+
+    #[cold]
+    fn report(&self, slot: &mut Slot) {
+        for overload in slot.work.overloads.drain(..) {
+            if self.overloads.push(overload).is_err() {
+                slot.stats.overloads_lost += 1;
+            }
+        }
+        if !self.overloads_told.swap(true, Ordering::AcqRel) {
+            (self.told)();
+        }
+    }
+
+    /// Packets go to the workers that have their connections.
+    #[inline(never)]
+    fn hand_over(&self, cx: &HookCx<'_>, slot: &mut Slot, cells: &[Cell], verdicts: &mut [u32]) {
+        slot.work.any_steered = false;
+        for to in 0..self.slots.len() {
+            let (mut part, mut at, mut n) = ([0 as Cell; MAX], [0usize; MAX], 0);
+            for (i, cell) in cells.iter().enumerate() {
+                if slot.work.steered[i] as usize == to {
+                    address_to(&mut cx.pool.packet(*cell), cx.ifindex, cx.dir == Dir::Out);
+                    (part[n], at[n]) = (*cell, i);
+                    n += 1;
+                }
+            }
+            if n == 0 {
+                continue;
+            }
+            let taken = self.queue.enqueue(Some(cx.cpu), to, &part[..n]);
+            for (k, i) in at[..n].iter().enumerate() {
+                verdicts[*i] = if k < taken { verdict::CONSUMED } else { verdict::DROP };
+                slot.work.steered[*i] = NOBODY;
+            }
+            slot.stats.queue_full += (n - taken) as u64;
+        }
+    }
+
+    /// Packets that other workers handed over. Worker.
+    pub fn take_over(&self, cx: &mut WorkerCx<'_>, cells: &[Cell]) {
+        self.slots.with(cx.cpu, |slot| slot.stats.taken_over += cells.len() as u64);
+        let place = |c: &Cell| address_of(&cx.pool.packet(*c));
+        for run in cells.chunk_by(|a, b| place(a) == place(b)) {
+            let (ifindex, out) = place(&run[0]);
+            let dir = if out { Dir::Out } else { Dir::In };
+            self.stack.inet_resume(cx, ifindex, dir, self, run);
+        }
+    }
+}
+
+pub(super) fn millis(ns: u64) -> Millis {
+    Millis(ns / 1_000_000)
+}
+
+impl PfilHook for Hook {
+    fn name(&self) -> &str {
+        "npf"
+    }
+
+    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
+        if cx.layer == Layer::Ether {
+            return;
+        }
+        self.slots.with(cx.cpu, |slot| {
+            // What npf has sent itself is nobody's business here.
+            if cx.dir == Dir::In || !cells.iter().any(|c| tag_of(&cx.pool.packet(*c)) == OWN) {
+                return self.judge(cx, slot, cells, verdicts);
+            }
+            for (cell, verdict) in cells.chunks(1).zip(verdicts.chunks_mut(1)) {
+                if tag_of(&cx.pool.packet(cell[0])) != OWN {
+                    self.judge(cx, slot, cell, verdict);
+                }
+            }
+        });
+    }
+
+    fn why(&self, cx: &HookCx<'_>, cell: Cell, tell: &mut dyn FnMut(&str)) {
+        self.slots.with(cx.cpu, |slot| {
+            let Some(said) = slot.work.said.iter().find(|s| s.cell == cell) else { return };
+            let rule = said.rule.zip(slot.engine.ruleset()).and_then(|(id, r)| r.rule(id));
+            match (rule, said.fault) {
+                (Some((_, rule)), None) => match &rule.name {
+                    Some(name) => tell(&format!("npf: rule {} \"{name}\" (line {})", rule.id, rule.at.line)),
+                    None => tell(&format!("npf: rule {} (line {})", rule.id, rule.at.line)),
+                },
+                (_, Some(fault)) => tell(&format!("npf: {fault}")),
+                _ => {}
+            }
+        });
+    }
+
+    fn status(&self) -> serde_json::Value {
+        serde_json::json!({ "version": self.adopted.iter().map(|v| v.load(Ordering::Relaxed)).max() })
+    }
+}

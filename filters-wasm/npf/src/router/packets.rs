@@ -1,0 +1,147 @@
+//! A burst of cells as the engine sees it.
+
+use super::hook::Said;
+use crate::engine::{Burst, Item, Outcome, Overload, Ruleset};
+use smpnet_abi::{BURST_MAX, Cell, pkt_flags, verdict};
+use smpnet_runtime::{Packet, Pool};
+
+const MAX: usize = BURST_MAX as usize;
+
+/// Where a packet's tag is: the upper half of its mark.
+const TAG_SHIFT: u32 = 16;
+/// The tag of what npf itself has sent: nobody asks rules about it.
+pub(super) const OWN: u16 = u16::MAX - 1;
+/// In the scratch of a packet that another worker handed over, together with its cell's number.
+const HANDED_OVER: u64 = 0x6e70_665f_0000_0000;
+
+/// The tag of a packet.
+pub(super) fn tag_of(packet: &Packet<'_>) -> u16 {
+    (packet.hdr().mark >> TAG_SHIFT) as u16
+}
+
+/// Puts a tag on a packet.
+pub(super) fn put_tag(packet: &mut Packet<'_>, tag: u16) {
+    let mark = &mut packet.hdr_mut().mark;
+    *mark = *mark & 0xffff | u32::from(tag) << TAG_SHIFT;
+}
+
+/// Writes down where a packet that is handed over goes on, in its own scratch.
+pub(super) fn address_to(packet: &mut Packet<'_>, ifindex: u32, out: bool) {
+    let cell = u64::from(packet.cell());
+    packet.hdr_mut().scratch = [u64::from(out) << 32 | u64::from(ifindex), HANDED_OVER ^ cell];
+}
+
+/// Where a packet that was handed over goes on: the interface, and whether it leaves by it.
+pub(super) fn address_of(packet: &Packet<'_>) -> (u32, bool) {
+    let place = packet.hdr().scratch[0];
+    (place as u32, place >> 32 != 0)
+}
+
+/// No worker.
+pub(super) const NOBODY: u8 = u8::MAX;
+
+/// What a burst is worked on with, and what is left to be done for its packets when the engine is through.
+pub(super) struct Work {
+    /// Of a packet of several cells, at a time: its number and its bytes.
+    gathered: (usize, Vec<u8>),
+    /// What became of packets that do not go on, by their numbers, for who asks why.
+    pub said: [Said; MAX],
+    /// Answers that are to be sent.
+    pub replies: Vec<Vec<u8>>,
+    /// To whom packets are to be handed over, by their numbers.
+    pub steered: [u8; MAX],
+    pub any_steered: bool,
+    /// Sources that exceeded a limit.
+    pub overloads: Vec<Overload>,
+}
+
+impl Work {
+    pub fn new() -> Work {
+        Work {
+            gathered: (usize::MAX, Vec::new()),
+            said: [Said::NOTHING; MAX],
+            replies: Vec::with_capacity(MAX),
+            steered: [NOBODY; MAX],
+            any_steered: false,
+            overloads: Vec::with_capacity(MAX),
+        }
+    }
+}
+
+/// Packets of a burst that go the same way.
+pub(super) struct Cells<'a> {
+    pub pool: &'a Pool,
+    pub cells: &'a [Cell],
+    pub verdicts: &'a mut [u32],
+    /// The number of the first in the whole burst.
+    pub first: usize,
+    /// Rules may look at what is behind the headers: packets of several cells are shown to them as a whole.
+    pub whole: bool,
+    pub work: &'a mut Work,
+    /// The packet that the engine has at the moment.
+    pub current: Option<Packet<'a>>,
+}
+
+impl Burst for Cells<'_> {
+    fn len(&self) -> usize {
+        self.cells.len()
+    }
+
+    fn item(&mut self, i: usize) -> Item<'_> {
+        let packet = self.current.insert(self.pool.packet(self.cells[i]));
+        let header = packet.hdr();
+        let len = packet.len() as usize;
+        let gathers = self.whole && header.nsegs > 1;
+        let checksum_is_open = header.flags & pkt_flags::CSUM_PARTIAL != 0;
+        let was_steered = header.scratch[1] == HANDED_OVER ^ u64::from(packet.cell());
+        let tag = tag_of(packet);
+        let bytes = if gathers {
+            let (number, bytes) = &mut self.work.gathered;
+            *number = i;
+            bytes.resize(len, 0);
+            packet.copy_to(bytes, 0);
+            bytes
+        } else {
+            packet.data_mut()
+        };
+        Item { bytes, len, tag, checksum_is_open, was_steered }
+    }
+
+    fn done(&mut self, i: usize, outcome: Outcome, _: &Ruleset) {
+        let cell = self.cells[i];
+        let mut packet = self.pool.packet(cell);
+        if self.work.gathered.0 == i {
+            // What may have changed is headers, which are in the first cell.
+            let here = packet.data_mut();
+            let n = here.len().min(self.work.gathered.1.len());
+            here[..n].copy_from_slice(&self.work.gathered.1[..n]);
+            self.work.gathered.0 = usize::MAX;
+        }
+        packet.hdr_mut().scratch[1] = 0;
+        if outcome.pass {
+            // What a device wrote there is of other addresses now, perhaps.
+            packet.hdr_mut().flags &= !pkt_flags::HASH;
+            put_tag(&mut packet, outcome.tag);
+            self.verdicts[i] = verdict::PASS;
+            return;
+        }
+        let number = self.first + i;
+        self.work.said[number] = Said { cell, rule: outcome.rule, fault: outcome.fault };
+        match outcome.steer {
+            Some(worker) => {
+                self.work.steered[number] = worker;
+                self.work.any_steered = true;
+            }
+            None => self.verdicts[i] = verdict::DROP,
+        }
+        if let Some(overload) = outcome.overload {
+            self.work.overloads.push(overload);
+        }
+        // Nobody is told about what was for more than one host (RFC 1122, section 3.2.2).
+        if let Some(reply) = outcome.reply
+            && packet.hdr().flags & (pkt_flags::BCAST | pkt_flags::MCAST) == 0
+        {
+            self.work.replies.push(reply);
+        }
+    }
+}
