@@ -206,11 +206,11 @@ impl FilterInstance {
 }
 
 #[cold]
-fn trap(e: &wasmtime::Error) -> Trap {
+pub(crate) fn trap(e: &wasmtime::Error) -> Trap {
     Trap(crate::error::one_line(&format!("{e:#}")))
 }
 
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     let mut c = Config::new();
     c.strategy(Strategy::Cranelift).cranelift_opt_level(OptLevel::Speed);
     // Loads are not checked one by one: what is out of bounds ends in the guard, and the signal becomes a trap.

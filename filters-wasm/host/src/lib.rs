@@ -73,6 +73,7 @@ mod manager;
 mod memory;
 mod offline;
 mod report;
+pub mod ruleset;
 mod shadow;
 #[cfg(test)]
 mod shadow_tests;

@@ -293,7 +293,7 @@ fn fixed(ty: &MemoryType, pages: u32) -> bool {
     !ty.memory64 && !ty.shared && usual && ty.initial == pages && ty.maximum == Some(pages)
 }
 
-fn memory_text(ty: &MemoryType) -> String {
+pub(crate) fn memory_text(ty: &MemoryType) -> String {
     let bits = if ty.memory64 { 64 } else { 32 };
     let shared = if ty.shared { ", shared" } else { "" };
     let most = ty.maximum.map_or("any number".into(), |m| m.to_string());
@@ -301,12 +301,12 @@ fn memory_text(ty: &MemoryType) -> String {
 }
 
 /// The instruction's name, without its operands.
-fn name(op: &Operator<'_>) -> String {
+pub(crate) fn name(op: &Operator<'_>) -> String {
     let text = format!("{op:?}");
     text.split([' ', '{', '(']).next().unwrap_or_default().to_owned()
 }
 
-enum Class {
+pub(crate) enum Class {
     /// Touches no memory, or only reads.
     Plain,
     /// Writes to the memory of that index.
@@ -318,7 +318,7 @@ enum Class {
     Other,
 }
 
-fn class(op: &Operator<'_>) -> Class {
+pub(crate) fn class(op: &Operator<'_>) -> Class {
     use Operator::*;
     match op {
         Unreachable

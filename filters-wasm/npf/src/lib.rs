@@ -41,8 +41,9 @@ pub mod reply;
 pub mod router;
 pub mod state;
 pub mod tables;
+pub mod wasm;
 
 #[cfg(test)]
 mod no_panic_tests;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -1,4 +1,8 @@
-//! Packets for tests, with right checksums.
+//! Packets for tests, with right checksums, and random configurations. For tests of other crates too, by the feature `testing`.
+
+#![allow(clippy::unwrap_used, reason = "for tests")]
+
+pub mod random;
 
 use crate::{
     checksum,

@@ -1,5 +1,7 @@
 //! `npf`: what rules, connections and translation of NPF cost by themselves, packet by packet, before they are on the packet path:
-//! rules as a plan beside the literal evaluator, packets of established connections, and new connections.
+//! rules as a plan beside the literal evaluator and as a module, packets of established connections, and new connections.
+
+mod ruleset;
 
 use crate::{
     clock::Stretch,
@@ -160,6 +162,9 @@ fn rules(args: &Args) -> Result<Vec<Reading>, Box<dyn Error>> {
             }
         }
         readings.push(reading);
+        let numbered: Vec<_> = asked.iter().map(|asked| plan.numbered(asked)).collect();
+        let make = || Plan::new(&config, &programs, &NoInterfaces, &dynamic);
+        readings.extend(ruleset::readings(args.runs, n, &plan, &numbered, make)?);
     }
     Ok(readings)
 }

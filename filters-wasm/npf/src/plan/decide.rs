@@ -40,7 +40,7 @@ pub const LIMITED: u32 = 4;
 const DIMENSIONS: usize = 6;
 
 /// No rule.
-const NONE: u32 = u32::MAX;
+pub const NONE: u32 = u32::MAX;
 
 /// An interface as a plan numbers it; 0 is any that no rule names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

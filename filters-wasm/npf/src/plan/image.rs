@@ -52,7 +52,7 @@ impl Image {
 
     /// A word of 32 bits; 0 where there is none, which no plan asks for.
     #[inline]
-    pub(super) fn n(&self, at: u32, offset: u32) -> u32 {
+    pub(crate) fn n(&self, at: u32, offset: u32) -> u32 {
         self.narrow.get(at as usize + offset as usize).copied().unwrap_or(0)
     }
 

@@ -69,14 +69,18 @@ pub use self::{
     image::Image,
     map::Map,
 };
+pub(crate) use self::{
+    rows::BLOCK,
+    shape::{NO_PORT, UPPER_ICMP, UPPER_TCP},
+};
 
 use self::{
     check::{Checks, Names},
     decide::{DYNAMIC, FINAL, LIMITED, RECORD},
     flatten::Flat,
     ranges::Ranges,
-    rows::{BLOCK, Rows},
-    shape::{NO_PORT, Shape, Shaper, UPPER_ICMP, UPPER_TOP},
+    rows::Rows,
+    shape::{Shape, Shaper, UPPER_TOP},
 };
 use crate::{
     config::{Config, Family, Rule},
@@ -298,6 +302,11 @@ impl Space {
         space.records = image.narrow(&records);
         if small {
             return space;
+        }
+        // Some row has to tell where the rules end. Where none is asked for, that of the gate is, which is found at once.
+        let others = [&space.src, &space.dst, &space.sport, &space.dport];
+        if others.iter().all(|map| map.open) && (space.upper.open || space.icmp.open) {
+            space.gates.open = false;
         }
         space.stride = rows.stride as u32;
         space.sums = rows.sums as u32;

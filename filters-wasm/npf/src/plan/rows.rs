@@ -7,7 +7,7 @@ use super::ranges::Ranges;
 use std::collections::HashMap;
 
 /// Words of 64 bits in a block: a cache line.
-pub(super) const BLOCK: usize = 8;
+pub(crate) const BLOCK: usize = 8;
 
 type Block = [u64; BLOCK];
 

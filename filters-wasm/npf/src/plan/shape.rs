@@ -14,13 +14,13 @@ use std::{collections::HashMap, net::IpAddr};
 
 /// Upper protocols as numbers: from 0 those of packets without TCP and ICMP headers, from 256 the flags of TCP, from 512
 /// type and code of ICMP.
-pub(super) const UPPER_TCP: u128 = 256;
+pub(crate) const UPPER_TCP: u128 = 256;
 /// See [`UPPER_TCP`].
-pub(super) const UPPER_ICMP: u128 = 512;
+pub(crate) const UPPER_ICMP: u128 = 512;
 /// The last of those.
 pub(super) const UPPER_TOP: u128 = UPPER_ICMP + 0xffff;
 /// The port of packets that have none.
-pub(super) const NO_PORT: u128 = 0x1_0000;
+pub(crate) const NO_PORT: u128 = 0x1_0000;
 
 /// The dimensions of a rule.
 #[derive(Clone, Debug)]

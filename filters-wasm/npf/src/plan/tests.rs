@@ -1,34 +1,19 @@
 //! A plan against the literal evaluator, and what it costs.
 
 mod cost;
-mod random;
 
 use super::*;
 use crate::{
-    config::{Action, Group, Item, Limit, LimitOf, Match, Place, RuleId, Ruleset},
+    config::{Group, Item, Limit, LimitOf, Match, Place, Ruleset},
     evaluate::{Asked, Evaluator, NoInterfaces, Where},
     packet::Packet,
     tables::Tables,
-    testing::{tcp, udp},
+    testing::{
+        random::{self, Dice, Limits, Setting, rule},
+        tcp, udp,
+    },
 };
-use random::{Dice, Setting};
 use std::{cell::RefCell, ptr};
-
-/// Whether a rule with limits may: other answers each time, but the same for the same questions before it.
-#[derive(Default)]
-struct Limits(RefCell<Vec<u64>>);
-
-impl Limits {
-    fn within(&self, rule: &Rule) -> bool {
-        if rule.limits.is_empty() {
-            return true;
-        }
-        let mut asked = self.0.borrow_mut();
-        asked.push(rule.id.0);
-        let seed = asked.iter().fold(0u64, |sum, id| (sum ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        seed >> 40 & 1 == 0
-    }
-}
 
 /// Random settings, each with packets. Returns how many decisions were compared, and how many found a rule.
 fn compare(seeds: std::ops::Range<u64>, packets: usize) -> (usize, usize) {
@@ -65,13 +50,13 @@ fn compare(seeds: std::ops::Range<u64>, packets: usize) -> (usize, usize) {
             };
             let id = |rule: Option<&Rule>| rule.map(|r| r.id);
             assert!(
-                same && theirs.0 == ours.0,
+                same && theirs.asked() == ours.asked(),
                 "seed {seed}, packet {n}: the evaluator says {:?}, limits {:?}; the plan {:?}, limits {:?}\n\
                  {interface} {way:?} {tag:?} {packet:?}\n{config:#?}\n{dynamic:#?}",
                 id(right),
-                theirs.0,
+                theirs.asked(),
                 id(mine),
-                ours.0,
+                ours.asked(),
             );
             cases += 1;
             decided += usize::from(right.is_some());
@@ -86,25 +71,6 @@ fn a_plan_decides_as_the_evaluator_does() {
     let (cases, decided) = compare(0..if long { 50_000 } else { 2_000 }, 20);
     assert!(decided * 10 > cases * 4, "only {decided} of {cases} packets met a rule");
     assert!(cases - decided > cases / 20, "{decided} of {cases} packets met a rule");
-}
-
-pub(super) fn rule(id: u64, filter: Match) -> Rule {
-    Rule {
-        id: RuleId(id),
-        name: None,
-        action: Action::Pass,
-        state: None,
-        directions: Default::default(),
-        is_final: false,
-        interface: None,
-        filter: crate::config::Filter::Match(filter),
-        apply: None,
-        log: false,
-        tagged: None,
-        tag: None,
-        limits: Vec::new(),
-        at: Place::default(),
-    }
 }
 
 fn group(items: Vec<Item>) -> Group {
@@ -174,4 +140,17 @@ fn names_that_no_rule_knows_have_numbers_of_their_own() {
     let decide = |n| plan.decide_numbered(&at(InterfaceNumber(n)), &Tables::default(), &|_| true, &mut ());
     // Numbers that the plan did not give are of interfaces that it does not know.
     assert_eq!([0, 1, 2, u32::MAX].map(decide), [None, Some(RuleIndex(0)), None, None]);
+}
+
+#[test]
+fn many_rules_that_leave_everything_open_are_no_more_than_they_are() {
+    // Where no dimension tells anything, the bits behind the last rule must not count.
+    let tagged = Some(crate::config::Tagged { not: false, name: "red".into() });
+    for count in [64, 65, 100, 700] {
+        let rules = |tagged: &Option<_>| {
+            (0..count).map(|id| Item::Rule(Rule { tagged: tagged.clone(), ..rule(id, Match::default()) })).collect()
+        };
+        assert_eq!(decides(vec![group(rules(&tagged))], &Dynamic::new(), |_| true), None, "{count} rules");
+        assert_eq!(decides(vec![group(rules(&None))], &Dynamic::new(), |_| true), Some(count - 1));
+    }
 }

@@ -1,12 +1,13 @@
 //! What decisions cost, by the number of rules: words of tables in every run, time and memory when asked
 //! (`cargo test --release -p smpnet-npf --lib -- --ignored --nocapture a_decision_takes`).
 
-use super::{super::*, random::Dice, rule};
+use super::super::*;
 use crate::{
     config::{Address, Directions, Endpoint, Group, Item, Match, Place, PortRange, Prefix, Proto, ProtoOptions},
     evaluate::{Asked, Evaluator, NoInterfaces, Where},
     packet::{Packet, Ports, Tcp, Upper, proto},
     tables::Tables,
+    testing::random::{Dice, rule},
 };
 use std::{hint::black_box, time::Instant};
 

@@ -1,5 +1,6 @@
 //! Random configurations and packets that often meet.
 
+use super::{icmp, ip, random, tcp, udp};
 use crate::{
     config::{
         Action, Address, Config, Directions, Endpoint, EtherMatch, Family, Filter, Group, Item, Limit, LimitOf, Match,
@@ -10,9 +11,8 @@ use crate::{
     packet::proto,
     state::Millis,
     tables::Tables,
-    testing::{icmp, ip, random, tcp, udp},
 };
-use std::{collections::HashMap, net::IpAddr};
+use std::{cell::RefCell, collections::HashMap, net::IpAddr};
 
 /// What is asked about; no rule knows the last one.
 pub const INTERFACES: [&str; 3] = ["eth0", "eth1", "eth2"];
@@ -34,18 +34,22 @@ const TABLES: [usize; 5] = [0, 1, 2, 40, 41];
 pub struct Dice(Box<dyn FnMut() -> u64>);
 
 impl Dice {
+    /// The same ones for the same seed.
     pub fn new(seed: u64) -> Dice {
         Dice(Box::new(random(seed)))
     }
 
+    /// A number below `n`.
     pub fn below(&mut self, n: u64) -> u64 {
         (self.0)() % n
     }
 
+    /// True in `n` of a hundred cases.
     pub fn in_100(&mut self, n: u64) -> bool {
         self.below(100) < n
     }
 
+    /// One of several.
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len() as u64) as usize]
     }
@@ -60,7 +64,7 @@ pub fn programs() -> [Programs; 2] {
     let mut programs = Programs::default();
     let mut each = EXPRESSIONS.iter().map(|text| {
         let filter = Filter::Pcap((*text).into());
-        programs.add(&Rule { filter, ..super::rule(0, Match::default()) }).unwrap();
+        programs.add(&Rule { filter, ..rule(0, Match::default()) }).unwrap();
         programs.clone()
     });
     each.nth(EXPRESSIONS.len() - 2).zip(each.next()).map(|(most, all)| [all, most]).unwrap()
@@ -68,13 +72,17 @@ pub fn programs() -> [Programs; 2] {
 
 /// A configuration and what belongs to it.
 pub struct Setting {
+    /// The configuration.
     pub config: Config,
+    /// The rules of its dynamic rulesets.
     pub dynamic: Dynamic,
+    /// Addresses of interfaces.
     pub interfaces: HashMap<String, Vec<IpAddr>>,
     ids: u64,
 }
 
 impl Setting {
+    /// Groups, rules, tables, dynamic rulesets.
     pub fn random(dice: &mut Dice) -> Setting {
         let address = |text: &&str| text.parse::<IpAddr>().unwrap();
         let mut setting = Setting {
@@ -100,6 +108,7 @@ impl Setting {
         setting
     }
 
+    /// Puts other entries into tables.
     pub fn change(&self, tables: &mut Tables, dice: &mut Dice) {
         for table in [0, 1, 2].map(TableId) {
             tables.flush(table).unwrap();
@@ -151,6 +160,48 @@ impl Setting {
             limits: if dice.in_100(15) { vec![limit] } else { Vec::new() },
             at: Place::default(),
         }
+    }
+}
+
+/// Whether a rule with limits may: other answers each time, but the same for the same questions before it.
+#[derive(Default)]
+pub struct Limits(RefCell<Vec<u64>>);
+
+impl Limits {
+    /// What is answered of a rule.
+    pub fn within(&self, rule: &Rule) -> bool {
+        if rule.limits.is_empty() {
+            return true;
+        }
+        let mut asked = self.0.borrow_mut();
+        asked.push(rule.id.0);
+        let seed = asked.iter().fold(0u64, |sum, id| (sum ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        seed >> 40 & 1 == 0
+    }
+
+    /// The rules that were asked for, in order.
+    pub fn asked(&self) -> Vec<u64> {
+        self.0.borrow().clone()
+    }
+}
+
+/// A rule that passes what a match tells, and nothing more.
+pub fn rule(id: u64, filter: Match) -> Rule {
+    Rule {
+        id: RuleId(id),
+        name: None,
+        action: Action::Pass,
+        state: None,
+        directions: Default::default(),
+        is_final: false,
+        interface: None,
+        filter: Filter::Match(filter),
+        apply: None,
+        log: false,
+        tagged: None,
+        tag: None,
+        limits: Vec::new(),
+        at: Place::default(),
     }
 }
 
