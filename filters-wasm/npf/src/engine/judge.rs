@@ -11,10 +11,43 @@ use crate::{
     reply,
     state::{Binding, ConnId, Connection, Inspect, Key, Millis, read_quoted},
     tables::host,
+    wasm::NONE,
 };
 use std::cell::Cell;
 
 use super::translate::address_on;
+
+/// What a packet is to the connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It belongs to one.
+    Of {
+        /// Which.
+        conn: ConnId,
+        /// It goes the way of the first packet.
+        forward: bool,
+        /// It is an error about one of its packets.
+        related: bool,
+        /// No rule is asked.
+        passes: bool,
+    },
+    /// It belongs to none; if `seen`, that is not for want of one with its addresses.
+    OfNone { seen: bool },
+    /// It is for another worker to say.
+    Elsewhere(u8),
+}
+
+impl Standing {
+    /// Whether rules decide on it.
+    pub(super) fn asks_rules(self) -> bool {
+        !matches!(self, Standing::Of { passes: true, .. } | Standing::Elsewhere(_))
+    }
+
+    /// There was no connection with its addresses.
+    pub(super) fn is_of_none(self) -> bool {
+        self == Standing::OfNone { seen: false }
+    }
+}
 
 impl Engine {
     /// Judges a packet. None: its headers could not be read.
@@ -43,42 +76,74 @@ impl Engine {
         seat: &Seat<'_>,
         outcome: &mut Outcome,
     ) -> Result<(), Fault> {
-        let config = &*ruleset.config;
-        let now = seat.now;
-        if packet.options && config.params.is_on(drop_options(packet)) {
+        let standing = self.standing(ruleset, item, packet, seat)?;
+        if let Standing::Elsewhere(worker) = standing {
+            outcome.steered_to(worker);
+            return Ok(());
+        }
+        let rule = standing.asks_rules().then(|| self.rule(ruleset, item, packet, seat, outcome));
+        self.rest(ruleset, item, packet, seat, standing, rule, outcome)
+    }
+
+    /// The first steps: what a packet is to the connections.
+    pub(super) fn standing(
+        &mut self,
+        ruleset: &Ruleset,
+        item: &Item<'_>,
+        packet: &Packet,
+        seat: &Seat<'_>,
+    ) -> Result<Standing, Fault> {
+        if packet.options && ruleset.config.params.is_on(drop_options(packet)) {
             return Err(Fault::Options);
         }
-        let mut related = false;
-        let mut known = match self.connections.inspect(item.bytes, packet, seat.at, now) {
-            Inspect::Pass { conn, forward } => Some((conn, forward)),
-            Inspect::Related { conn, forward } => {
-                related = true;
-                Some((conn, forward))
-            }
+        let (conn, forward, related) = match self.connections.inspect(item.bytes, packet, seat.at, seat.now) {
+            Inspect::Pass { conn, forward } => (conn, forward, false),
+            Inspect::Related { conn, forward } => (conn, forward, true),
             Inspect::Invalid { .. } => {
                 self.stats.invalid_state += 1;
-                None
+                return Ok(Standing::OfNone { seen: true });
             }
+            Inspect::Over { .. } => return Ok(Standing::OfNone { seen: true }),
             Inspect::None => {
-                if let Some(owner) = self.owner(ruleset, item, packet) {
-                    self.stats.steered += 1;
-                    (outcome.steer, outcome.pass) = (Some(owner), false);
-                    return Ok(());
-                }
-                None
+                return Ok(match self.owner(ruleset, item, packet) {
+                    Some(worker) => {
+                        self.stats.steered += 1;
+                        Standing::Elsewhere(worker)
+                    }
+                    None => Standing::OfNone { seen: false },
+                });
             }
-            Inspect::Over { .. } => None,
         };
-        if let Some((conn, _)) = known
-            && !self.is_still_valid(ruleset, conn)
-        {
-            known = None;
+        if !self.is_still_valid(ruleset, conn) {
+            return Ok(Standing::OfNone { seen: true });
         }
+        // A connection that only translation made passes nothing: the rules are asked for each of its packets.
+        let passes = self.connections.get(conn).is_some_and(|c| c.facts.rule.is_some());
+        Ok(Standing::Of { conn, forward, related, passes })
+    }
+
+    /// The other steps. `rule` is the number of the rule that decides, or [`NONE`], where the packet's standing asks for it.
+    #[allow(clippy::too_many_arguments, reason = "a packet, where it is, and what is known of it")]
+    pub(super) fn rest(
+        &mut self,
+        ruleset: &Ruleset,
+        item: &mut Item<'_>,
+        packet: &Packet,
+        seat: &Seat<'_>,
+        standing: Standing,
+        rule: Option<u32>,
+        outcome: &mut Outcome,
+    ) -> Result<(), Fault> {
+        let config = &*ruleset.config;
+        let now = seat.now;
+        let (mut known, related) = match standing {
+            Standing::Of { conn, forward, related, .. } => (Some((conn, forward)), related),
+            _ => (None, false),
+        };
+        let is_new = known.is_none();
         let mut procedure = None;
         let mut decided = None;
-        let is_new = known.is_none();
-        // A connection that only translation made passes nothing: the rules are asked for each of its packets.
-        let passing = known.and_then(|(conn, _)| self.connections.get(conn)).filter(|c| c.facts.rule.is_some());
+        let passing = known.filter(|_| !standing.asks_rules()).and_then(|(conn, _)| self.connections.get(conn));
         if let Some(connection) = passing {
             let facts = connection.facts;
             outcome.rule = facts.rule;
@@ -87,12 +152,13 @@ impl Engine {
             self.tally(facts.number, packet);
             self.stats.passed_connections += 1;
         } else {
-            let rule = self.rule(ruleset, item, packet, seat, outcome);
-            decided = rule.map(|(_, rule)| rule);
+            let number = rule.unwrap_or(NONE);
+            let rule = ruleset.rules.get(number as usize);
+            decided = rule;
             match rule {
                 None if config.groups.is_empty() => {}
                 None => return Err(Fault::NoRule),
-                Some((number, rule)) => {
+                Some(rule) => {
                     self.tally(number, packet);
                     outcome.rule = Some(rule.id);
                     outcome.tag = if rule.tag.is_some() { ruleset.tag_number(rule.tag.as_deref()) } else { item.tag };
@@ -111,11 +177,11 @@ impl Engine {
                     match (rule.state, known) {
                         // An error about a connection does not open it.
                         (Some(_), Some((conn, _))) if !related => {
-                            self.adopt_connection(ruleset, conn, rule, packet, now)
+                            self.adopt_connection(ruleset, conn, rule, packet, now);
                         }
                         (Some(stateful), None) => {
-                            known =
-                                self.open(ruleset, item.bytes, packet, seat, rule, stateful).map(|conn| (conn, true));
+                            let opened = self.open(ruleset, item.bytes, packet, seat, rule, stateful);
+                            known = opened.map(|conn| (conn, true));
                         }
                         (None, _) | (Some(_), Some(_)) => {}
                     }
@@ -175,15 +241,15 @@ impl Engine {
         }
     }
 
-    /// The rule that decides, with its number, and what limits say of those that would have.
-    fn rule<'c>(
+    /// The number of the rule that decides, or [`NONE`], and what limits say of those that would have.
+    pub(super) fn rule(
         &mut self,
-        ruleset: &'c Ruleset,
+        ruleset: &Ruleset,
         item: &Item<'_>,
         packet: &Packet,
         seat: &Seat<'_>,
         outcome: &mut Outcome,
-    ) -> Option<(u32, &'c Rule)> {
+    ) -> u32 {
         let now = seat.now;
         let over: Cell<Option<Limit>> = Cell::new(None);
         let within = |rule: &Rule| {
@@ -194,31 +260,34 @@ impl Engine {
             exceeded.is_none()
         };
         let Ruleset { config, dynamic, programs, plan, rules, .. } = ruleset;
-        let rule = match self.by {
+        let number = match self.by {
             By::Plan => {
                 let tag = ruleset.tag_in_plan(item.tag);
                 let asked = Numbered { packet, bytes: item.bytes, interface: seat.in_plan, way: seat.way, tag };
                 let by_number = |index: RuleIndex| rules.get(index.0 as usize).is_some_and(within);
-                plan.decide_numbered(&asked, &self.tables, &by_number, &mut ())
-                    .and_then(|index| Some((index.0, rules.get(index.0 as usize)?)))
+                plan.decide_numbered(&asked, &self.tables, &by_number, &mut ()).map(|index| index.0)
             }
             By::Literal => {
                 let tag = ruleset.tag(item.tag);
                 let asked = Asked { packet, bytes: item.bytes, interface: seat.interface, way: seat.way, tag };
                 let evaluator = Evaluator::new(programs, &self.tables, &*self.addresses, dynamic, &within);
-                evaluator.decide(config, &asked).and_then(|rule| ruleset.rule(rule.id))
+                evaluator.decide(config, &asked).and_then(|rule| ruleset.rule(rule.id)).map(|(number, _)| number)
             }
         };
-        if let Some((table, stay)) = over.get().and_then(|l| l.overload) {
-            let stay = stay.map(|s| Millis(u64::try_from(s.as_millis()).unwrap_or(u64::MAX)));
-            let entry = host(packet.family, packet.src);
-            // It may be there already, by a command.
-            if self.tables.add(table, entry, now, stay).is_ok() {
-                self.stats.overloads += 1;
-                outcome.overload = Some(Overload { table, entry, stay });
-            }
+        self.exceeded(over.get(), packet, now, outcome);
+        number.unwrap_or(NONE)
+    }
+
+    /// Puts the source of a packet that exceeded a limit into the table for those.
+    pub(super) fn exceeded(&mut self, limit: Option<Limit>, packet: &Packet, now: Millis, outcome: &mut Outcome) {
+        let Some((table, stay)) = limit.and_then(|l| l.overload) else { return };
+        let stay = stay.map(|s| Millis(u64::try_from(s.as_millis()).unwrap_or(u64::MAX)));
+        let entry = host(packet.family, packet.src);
+        // It may be there already, by a command.
+        if self.tables.add(table, entry, now, stay).is_ok() {
+            self.stats.overloads += 1;
+            outcome.overload = Some(Overload { table, entry, stay });
         }
-        rule
     }
 
     /// Opens the connection of a packet that a stateful rule let pass. It passes without one, too.

@@ -7,6 +7,7 @@
 //! The order is NetBSD's (`npf_packet_handler`): rules see addresses before they are translated, in both directions.
 //! An engine belongs to one worker; what all of them have in common is a [`Ruleset`]. Time comes in with each packet.
 
+mod burst;
 mod judge;
 mod limits;
 mod outcome;
@@ -30,6 +31,7 @@ use crate::{
     plan::InterfaceNumber,
     state::{ConnId, Connection, Connections, Crossing, Direction, Limits as TableLimits, Millis, Tally},
     tables::Tables,
+    wasm::RunningRuleset,
 };
 pub use outcome::{Fault, Outcome, Overload, Stats};
 pub use ruleset::{Addresses, EngineError, LOGS_MAX, Ruleset};
@@ -57,6 +59,8 @@ pub struct Engine {
     /// There but for the time of a packet, which borrows it.
     ruleset: Option<Arc<Ruleset>>,
     by: By,
+    /// What bursts are decided on by, if the rules were compiled.
+    module: Option<Box<dyn RunningRuleset>>,
     /// Those of now, for translation and answers; rules have theirs in them.
     addresses: Addresses,
     tables: Tables,
@@ -140,7 +144,7 @@ pub trait Burst {
     }
     /// One of them, by its number. It may be asked for more than once before it is [`Burst::done`].
     fn item(&mut self, i: usize) -> Item<'_>;
-    /// What becomes of it. Said once of each, in order.
+    /// What becomes of it. Said once of each, in whatever order.
     fn done(&mut self, i: usize, outcome: Outcome, ruleset: &Ruleset);
 }
 
@@ -217,6 +221,7 @@ impl Engine {
             tables,
             addresses,
             by: By::default(),
+            module: None,
             fragments: Reassembly::new(FragmentLimits::default()),
             connections,
             ports: PortMap::new(),
@@ -290,6 +295,12 @@ impl Engine {
         }
         self.ruleset = Some(ruleset);
         self.review = Some(0);
+    }
+
+    /// Decides on bursts by a module, which was made of the very rules that are in force; returns the one of before. Without one
+    /// the plan decides, and so it does on single packets.
+    pub fn set_module(&mut self, module: Option<Box<dyn RunningRuleset>>) -> Option<Box<dyn RunningRuleset>> {
+        std::mem::replace(&mut self.module, module)
     }
 
     /// Puts another version of the tables in the place of the one that is here.
@@ -471,6 +482,11 @@ impl Engine {
                 }
                 if engine.connections.len() >= WARM_FROM {
                     engine.connections.warm(packets.iter().flatten().map(|packet| (packet, seat.at)));
+                }
+                if let Some(mut module) = engine.module.take() {
+                    engine.burst_by_module(&mut *module, ruleset, burst, (chunk, packets), seat);
+                    engine.module = Some(module);
+                    continue;
                 }
                 for (packet, i) in packets.into_iter().zip(chunk) {
                     let mut outcome = Outcome::new();

@@ -115,9 +115,16 @@ pub struct Stats {
     pub overloads: u64,
     /// Packets that were handed to the worker that has their connection.
     pub steered: u64,
+    /// Times that the module of the rules stopped and the plan decided: an error in smpnet.
+    pub module_faults: u64,
 }
 
 impl Outcome {
+    /// Another worker judges it.
+    pub(super) fn steered_to(&mut self, worker: u8) {
+        (self.steer, self.pass) = (Some(worker), false);
+    }
+
     pub(super) fn new() -> Outcome {
         Outcome {
             pass: true,
@@ -169,5 +176,6 @@ crate::sum_of!(Stats {
     nat_conflict,
     procedures,
     overloads,
-    steered
+    steered,
+    module_faults,
 });

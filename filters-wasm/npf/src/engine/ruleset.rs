@@ -32,6 +32,8 @@ pub struct Ruleset {
     pub(super) has_static_maps: bool,
     /// Packets of a connection must be judged by the worker that has it.
     pub(super) has_state: bool,
+    /// Some rule has limits.
+    pub(super) has_limits: bool,
     numbers: HashMap<RuleId, u32>,
     maps: HashMap<RuleId, usize>,
     names: Numbers,
@@ -175,6 +177,7 @@ impl Ruleset {
         });
         Ok(Ruleset {
             has_static_maps: config.maps.iter().any(|m| is(m, true)),
+            has_limits: rules.iter().any(|r| !r.limits.is_empty()),
             has_state: config.maps.iter().any(|m| is(m, false))
                 || rules.iter().any(|r| r.state.is_some() || !r.limits.is_empty()),
             numbers: rules.iter().zip(0..).map(|(rule, number)| (rule.id, number)).collect(),
@@ -193,6 +196,11 @@ impl Ruleset {
             logs,
             routes,
         })
+    }
+
+    /// The decision structures, of which a module is made.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// The programs of its expressions.

@@ -29,6 +29,7 @@ mod body;
 mod facts;
 mod family;
 mod holds;
+mod host;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ mod uses;
 mod walk;
 
 pub use self::facts::{FACTS_SIZE, Facts, NO_PORT, Side};
+pub use self::host::{RulesetCompiler, RulesetHost, RunningRuleset};
 pub use crate::plan::decide::NONE;
 
 use self::{
