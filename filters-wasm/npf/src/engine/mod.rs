@@ -7,6 +7,7 @@
 //! The order is NetBSD's (`npf_packet_handler`): rules see addresses before they are translated, in both directions.
 //! An engine belongs to one worker; what all of them have in common is a [`Ruleset`]. Time comes in with each packet.
 
+mod held;
 mod judge;
 mod limits;
 mod outcome;
@@ -22,18 +23,18 @@ use crate::{
     config::{Config, Family, Rule, RuleId},
     evaluate::Where,
     fragments::{Limits as FragmentLimits, Outcome as Assembled, Reassembly},
-    nat::ports::{PortMap, Translated},
     packet::Packet,
     params::Key as Param,
     plan::InterfaceNumber,
     state::{ConnId, Connection, Connections, Crossing, Direction, Limits as TableLimits, Millis, Tally},
     tables::Tables,
 };
+pub use limits::{Limits, SOURCES_MAX};
 pub use outcome::{Fault, Outcome, Overload, Stats};
 pub use ruleset::{Addresses, EngineError, LOGS_MAX, Ruleset};
 pub use share::{Elsewhere, Share, WORKERS_MAX};
 
-use limits::Limits;
+use held::Held;
 use procedures::Procedures;
 use random::Random;
 use std::{collections::HashMap, sync::Arc};
@@ -60,15 +61,13 @@ pub struct Engine {
     tables: Tables,
     fragments: Reassembly,
     connections: Connections,
-    ports: PortMap,
-    limits: Limits,
+    held: Held,
     procedures: Procedures,
     /// Where round-robin maps are.
     cursors: HashMap<RuleId, u64>,
     interfaces: Interfaces,
     /// What rules decided, by their numbers.
     tallies: Vec<Tally>,
-    share: Option<Share>,
     random: Random,
     stats: Stats,
     /// When connections and fragments, and when tables, are looked at again.
@@ -209,21 +208,19 @@ impl Engine {
     ) -> Engine {
         let mut random = Random(seed);
         let connections = Connections::new(limits, &ruleset.config.params, random.next(), now);
-        let mut limits = Limits::default();
-        limits.configure(ruleset.rules.iter());
+        let mut held = Held::new(ruleset.limits.clone());
+        held.limited.add(ruleset.rules.iter());
         Engine {
             tables,
             addresses,
             by: By::default(),
             fragments: Reassembly::new(FragmentLimits::default()),
             connections,
-            ports: PortMap::new(),
-            limits,
-            procedures: Procedures::new(&ruleset.config, now),
+            held,
+            procedures: Procedures::new(&ruleset, None, now),
             cursors: HashMap::new(),
             interfaces: Interfaces::default(),
             tallies: vec![Tally::default(); ruleset.rules.len()],
-            share: None,
             random,
             stats: Stats::default(),
             next_sweep: 0,
@@ -250,9 +247,12 @@ impl Engine {
         Ok(Engine::new(ruleset, tables, addresses, limits, seed, now))
     }
 
-    /// Makes it that of one of several workers.
+    /// Makes it that of one of several workers, before the first packet.
     pub fn share(&mut self, share: Share) {
-        self.share = Some(share);
+        self.held.share = Some(share);
+        if let Some(ruleset) = &self.ruleset {
+            self.procedures = Procedures::new(ruleset, self.held.share.as_ref(), Millis(0));
+        }
     }
 
     /// Somebody else sees to it that entries of tables expire.
@@ -278,10 +278,11 @@ impl Engine {
                 self.connections.configure(&ruleset.config.params);
             }
             if !Arc::ptr_eq(&old.config, &ruleset.config) {
-                self.procedures = Procedures::new(&ruleset.config, now);
+                self.procedures = Procedures::new(&ruleset, self.held.share.as_ref(), now);
             }
         }
-        self.limits.configure(ruleset.rules.iter());
+        self.held.limited.add(ruleset.rules.iter());
+        self.held.limits = ruleset.limits.clone();
         self.tallies = tallies;
         for (name, in_plan) in &mut self.interfaces.names {
             *in_plan = ruleset.plan.interface(name);
@@ -375,7 +376,7 @@ impl Engine {
     pub fn end(&mut self, id: ConnId) -> bool {
         let ended = self.connections.remove(id);
         if let Some(c) = &ended {
-            gone(c, &mut self.ports, &mut self.limits, self.share.as_ref());
+            self.held.release(c);
         }
         ended.is_some()
     }
@@ -408,19 +409,22 @@ impl Engine {
     }
 
     fn expire_connections(&mut self, now: Millis, most: usize) -> usize {
-        let (limits, ports, share) = (&mut self.limits, &mut self.ports, self.share.as_ref());
-        self.connections.expire(now, most, &mut |_, c| gone(c, ports, limits, share))
+        let held = &mut self.held;
+        self.connections.expire(now, most, &mut |_, c| held.release(c))
     }
 
     /// Looks up connections again, after a reload: some of them.
     fn review(&mut self) {
         let (Some(from), Some(ruleset)) = (self.review, &self.ruleset) else { return };
-        let (limits, ports, share) = (&mut self.limits, &mut self.ports, self.share.as_ref());
+        let held = &mut self.held;
         self.review = self.connections.retain(
             from..from.saturating_add(REVIEW_AT_ONCE),
             |c| if c.facts.serial == ruleset.serial { Some(c.facts) } else { ruleset.facts_now(c.facts, c.map()) },
-            &mut |_, c| gone(c, ports, limits, share),
+            &mut |_, c| held.release(c),
         );
+        if self.review.is_none() {
+            self.held.limited.keep(|rule| ruleset.rule(rule).is_some());
+        }
     }
 
     /// Judges a packet that begins at its IP header, and changes it as translation and procedures say. `tag` is what it got
@@ -516,20 +520,4 @@ impl Engine {
         outcome.fault = Some(fault);
         *self.stats.of(fault) += 1;
     }
-}
-
-/// A connection has ended: its port is free again, its rule has one less, and no worker looks for it here.
-fn gone(connection: &Connection, ports: &mut PortMap, limits: &mut Limits, share: Option<&Share>) {
-    if let Some(nat) = connection.nat() {
-        if nat.port_taken {
-            ports.release(
-                Translated { address: nat.translated.0, proto: connection.forward().proto() },
-                nat.translated.1,
-            );
-        }
-        if let Some(share) = share {
-            share.disclaim(connection.backward());
-        }
-    }
-    limits.ended(connection);
 }

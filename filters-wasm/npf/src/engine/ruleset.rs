@@ -1,5 +1,6 @@
 //! Rules that are in force, and what was made of them: one for all workers, never changed, replaced by another.
 
+use super::{limits::Limits, procedures::Meters};
 use crate::{
     config::{Call, Config, MapItem, Rule, RuleId},
     evaluate::{Dynamic, Interfaces, Programs},
@@ -27,6 +28,10 @@ pub struct Ruleset {
     pub rules: Vec<Rule>,
     /// Tells it from all before it.
     pub serial: u32,
+    /// What limits count: the same for all rulesets that come one after the other.
+    pub(super) limits: Arc<Limits>,
+    /// What `ratelimit` procedures have left.
+    pub(super) meters: Arc<Meters>,
     pub(super) programs: Programs,
     pub(super) plan: Plan,
     pub(super) has_static_maps: bool,
@@ -52,6 +57,14 @@ struct Numbers {
     procedures: Vec<String>,
     /// From 1.
     tags: Vec<String>,
+}
+
+/// What goes over from one ruleset to the next.
+struct Past {
+    names: Numbers,
+    limits: Arc<Limits>,
+    meters: Arc<Meters>,
+    serial: u32,
 }
 
 /// Why a configuration cannot be run.
@@ -81,7 +94,13 @@ impl Ruleset {
     /// When it cannot be run.
     pub fn new(config: Arc<Config>, addresses: &dyn Interfaces) -> Result<Ruleset, EngineError> {
         let programs = Programs::new(&config).map_err(expression)?;
-        Ruleset::make(config, Dynamic::new(), programs, addresses, Numbers::default(), 1)
+        let past = Past {
+            names: Numbers::default(),
+            limits: Arc::default(),
+            meters: Arc::new(Meters::new(&config)),
+            serial: 1,
+        };
+        Ruleset::make(config, Dynamic::new(), programs, addresses, past)
     }
 
     /// Another configuration in the place of this one: rules of commands stay where their dynamic ruleset does.
@@ -123,7 +142,12 @@ impl Ruleset {
         programs: Programs,
         addresses: &dyn Interfaces,
     ) -> Result<Ruleset, EngineError> {
-        Ruleset::make(config, dynamic, programs, addresses, self.names.clone(), self.serial.wrapping_add(1))
+        let meters = match Arc::ptr_eq(&config, &self.config) {
+            true => self.meters.clone(),
+            false => Arc::new(Meters::new(&config)),
+        };
+        let (names, limits, serial) = (self.names.clone(), self.limits.clone(), self.serial.wrapping_add(1));
+        Ruleset::make(config, dynamic, programs, addresses, Past { names, limits, meters, serial })
     }
 
     fn make(
@@ -131,11 +155,12 @@ impl Ruleset {
         dynamic: Dynamic,
         programs: Programs,
         addresses: &dyn Interfaces,
-        mut names: Numbers,
-        serial: u32,
+        past: Past,
     ) -> Result<Ruleset, EngineError> {
+        let Past { mut names, limits, meters, serial } = past;
         let plan = Plan::new(&config, &programs, addresses, &dynamic);
         let rules: Vec<Rule> = plan::rules(&config, &dynamic).into_iter().cloned().collect();
+        limits.prepare(rules.iter());
         let procedures = (config.procedures.iter().map(|p| number(&mut names.procedures, &p.name, "procedures")))
             .collect::<Result<Vec<u16>, _>>()?;
         for name in rules.iter().flat_map(|r| r.tag.iter().chain(r.tagged.iter().map(|t| &t.name))) {
@@ -181,6 +206,8 @@ impl Ruleset {
             maps: maps.collect(),
             config,
             dynamic,
+            limits,
+            meters,
             programs,
             plan,
             rules,

@@ -183,10 +183,10 @@ impl Engine {
             Port::This(port) => (port, false),
             Port::Free(range) => {
                 let random = &mut || self.random.next();
-                let free = match &self.share {
-                    None => self.ports.get(of, range, random),
+                let free = match &self.held.share {
+                    None => self.held.ports.get(of, range, random),
                     Some(share) => {
-                        self.ports.get_where(of, range, random, |id| share.is_ours(&forward, kind, address, id))
+                        self.held.ports.get_where(of, range, random, |id| share.is_ours(&forward, kind, address, id))
                     }
                 };
                 (free.ok_or(Fault::PortsExhausted)?, true)
@@ -195,7 +195,7 @@ impl Engine {
         let nat = Nat { map, kind, original, translated: (address, id), port_taken, interface: at.interface };
         let begun = self.begin_claimed(conn, nat, &forward);
         if begun.is_err() && port_taken {
-            self.ports.release(of, id);
+            self.held.ports.release(of, id);
         }
         begun?;
         change(bytes, packet, nat, true);
@@ -209,11 +209,11 @@ impl Engine {
             NatKind::Source => forward.with_source(address, id),
             NatKind::Destination => forward.with_destination(address, id),
         };
-        if self.share.as_ref().is_some_and(|share| !share.claim(&after)) {
+        if self.held.share.as_ref().is_some_and(|share| !share.claim(&after)) {
             return Err(Fault::Conflict);
         }
         self.connections.translate(conn, nat).map_err(|_| {
-            if let Some(share) = &self.share {
+            if let Some(share) = &self.held.share {
                 share.disclaim(&after);
             }
             Fault::Conflict
