@@ -305,7 +305,7 @@ impl Engine {
         is_new: bool,
         known: &mut Option<(ConnId, bool)>,
     ) -> Result<(), Fault> {
-        let Ruleset { config, dynamic, programs, .. } = ruleset;
+        let Ruleset { config, dynamic, programs, maps, .. } = ruleset;
         if let Some((conn, forward)) = *known
             && self.connections.get(conn).is_some_and(|c| c.nat().is_some())
         {
@@ -313,13 +313,14 @@ impl Engine {
             return Ok(());
         }
         // A connection that began without a translation has none; maps without connections are for each packet.
-        if config.maps.is_empty() || !is_new && !ruleset.has_static_maps {
+        if maps.is_empty() || !is_new && !ruleset.has_static_maps {
             return Ok(());
         }
         let within = |_: &Rule| true;
         let evaluator = Evaluator::new(programs, &self.tables, &*self.addresses, dynamic, &within);
         let mut maps = Maps {
             config,
+            maps,
             tables: &self.tables,
             interfaces: &*self.addresses,
             only_static: !is_new,

@@ -10,6 +10,7 @@
 mod held;
 mod judge;
 mod limits;
+mod maps;
 mod outcome;
 mod procedures;
 mod random;
@@ -20,16 +21,17 @@ mod tests;
 mod translate;
 
 use crate::{
-    config::{Config, Family, Rule, RuleId},
+    config::{Config, Family, Map, Rule, RuleId},
     evaluate::Where,
     fragments::{Limits as FragmentLimits, Outcome as Assembled, Reassembly},
     packet::Packet,
     params::Key as Param,
     plan::InterfaceNumber,
-    state::{ConnId, Connection, Connections, Crossing, Direction, Limits as TableLimits, Millis, Tally},
+    state::{ConnId, Connections, Crossing, Direction, Limits as TableLimits, Millis, Tally},
     tables::Tables,
 };
 pub use limits::{Limits, SOURCES_MAX};
+pub use maps::{DynamicMaps, PlacedMap};
 pub use outcome::{Fault, Outcome, Overload, Stats};
 pub use ruleset::{Addresses, EngineError, LOGS_MAX, Ruleset};
 pub use share::{Elsewhere, Share, WORKERS_MAX};
@@ -327,6 +329,18 @@ impl Engine {
     pub fn set_rules(&mut self, name: &str, rules: Vec<Rule>, now: Millis) -> Result<(), EngineError> {
         if let Some(old) = &self.ruleset {
             let new = old.with_rules(name, rules, &*self.addresses)?;
+            self.adopt(Arc::new(new), now);
+        }
+        Ok(())
+    }
+
+    /// Puts maps into a map ruleset, in place of those that are there.
+    ///
+    /// # Errors
+    /// None that is known; then nothing changes.
+    pub fn set_maps(&mut self, name: &str, maps: Vec<Map>, now: Millis) -> Result<(), EngineError> {
+        if let Some(old) = &self.ruleset {
+            let new = old.with_maps(name, maps, &*self.addresses)?;
             self.adopt(Arc::new(new), now);
         }
         Ok(())

@@ -1,8 +1,12 @@
 //! Rules that are in force, and what was made of them: one for all workers, never changed, replaced by another.
 
-use super::{limits::Limits, procedures::Meters};
+use super::{
+    limits::Limits,
+    maps::{DynamicMaps, PlacedMap, Renumber, placed},
+    procedures::Meters,
+};
 use crate::{
-    config::{Call, Config, MapItem, Rule, RuleId},
+    config::{Call, Config, Map, Rule, RuleId},
     evaluate::{Dynamic, Interfaces, Programs},
     plan::{self, Plan, TagNumber},
     state::Facts,
@@ -24,6 +28,10 @@ pub struct Ruleset {
     pub config: Arc<Config>,
     /// Rules that commands put into dynamic rulesets.
     pub dynamic: Dynamic,
+    /// Maps that commands put into map rulesets.
+    pub dynamic_maps: DynamicMaps,
+    /// The maps in the order in which they are tried: of the configuration, with those of map rulesets where these stand.
+    pub maps: Vec<PlacedMap>,
     /// The rules by their numbers: of the configuration, with those of dynamic rulesets where these stand.
     pub rules: Vec<Rule>,
     /// Tells it from all before it.
@@ -38,7 +46,7 @@ pub struct Ruleset {
     /// Packets of a connection must be judged by the worker that has it.
     pub(super) has_state: bool,
     numbers: HashMap<RuleId, u32>,
-    maps: HashMap<RuleId, usize>,
+    map_numbers: HashMap<RuleId, usize>,
     names: Numbers,
     /// Numbers of procedures by their places in the configuration, and the other way round.
     procedures: Vec<u16>,
@@ -100,20 +108,26 @@ impl Ruleset {
             meters: Arc::new(Meters::new(&config)),
             serial: 1,
         };
-        Ruleset::make(config, Dynamic::new(), programs, addresses, past)
+        Ruleset::make(config, (Dynamic::new(), DynamicMaps::new()), programs, addresses, past)
     }
 
-    /// Another configuration in the place of this one: rules of commands stay where their dynamic ruleset does.
+    /// Another configuration in the place of this one: rules and maps of commands stay where their ruleset does, but those that
+    /// name a table or a procedure that is no more.
     ///
     /// # Errors
     /// When it cannot be run.
     pub fn reloaded(&self, config: Arc<Config>, addresses: &dyn Interfaces) -> Result<Ruleset, EngineError> {
         let mut programs = Programs::new(&config).map_err(expression)?;
+        let numbers = Renumber::new(&self.config, &config);
         let mut dynamic = self.dynamic.clone();
         dynamic.retain(|name, _| config.rulesets().any(|r| r.name == *name));
+        dynamic.values_mut().for_each(|rules| rules.retain_mut(|rule| numbers.rule(rule).is_some()));
+        let mut maps = self.dynamic_maps.clone();
+        maps.retain(|name, _| config.map_rulesets().any(|r| r.name == *name));
+        maps.values_mut().for_each(|maps| maps.retain_mut(|map| numbers.map(map).is_some()));
         // They were compiled before.
         dynamic.values().flatten().try_for_each(|rule| programs.add(rule)).map_err(expression)?;
-        self.next(config, dynamic, programs, addresses)
+        self.next(config, (dynamic, maps), programs, addresses)
     }
 
     /// The same, with other addresses of interfaces.
@@ -121,7 +135,8 @@ impl Ruleset {
     /// # Errors
     /// As [`Ruleset::new`], though nothing is new that could have any.
     pub fn readdressed(&self, addresses: &dyn Interfaces) -> Result<Ruleset, EngineError> {
-        self.next(self.config.clone(), self.dynamic.clone(), self.programs.clone(), addresses)
+        let dynamic = (self.dynamic.clone(), self.dynamic_maps.clone());
+        self.next(self.config.clone(), dynamic, self.programs.clone(), addresses)
     }
 
     /// The same, with other rules in a dynamic ruleset.
@@ -132,13 +147,23 @@ impl Ruleset {
         let (mut programs, mut dynamic) = (self.programs.clone(), self.dynamic.clone());
         rules.iter().try_for_each(|rule| programs.add(rule)).map_err(expression)?;
         dynamic.insert(name.to_owned(), rules);
-        self.next(self.config.clone(), dynamic, programs, addresses)
+        self.next(self.config.clone(), (dynamic, self.dynamic_maps.clone()), programs, addresses)
+    }
+
+    /// The same, with other maps in a map ruleset.
+    ///
+    /// # Errors
+    /// As [`Ruleset::new`], though nothing is new that could have any.
+    pub fn with_maps(&self, name: &str, maps: Vec<Map>, addresses: &dyn Interfaces) -> Result<Ruleset, EngineError> {
+        let mut all = self.dynamic_maps.clone();
+        all.insert(name.to_owned(), maps);
+        self.next(self.config.clone(), (self.dynamic.clone(), all), self.programs.clone(), addresses)
     }
 
     fn next(
         &self,
         config: Arc<Config>,
-        dynamic: Dynamic,
+        dynamic: (Dynamic, DynamicMaps),
         programs: Programs,
         addresses: &dyn Interfaces,
     ) -> Result<Ruleset, EngineError> {
@@ -152,7 +177,7 @@ impl Ruleset {
 
     fn make(
         config: Arc<Config>,
-        dynamic: Dynamic,
+        (dynamic, dynamic_maps): (Dynamic, DynamicMaps),
         programs: Programs,
         addresses: &dyn Interfaces,
         past: Past,
@@ -193,17 +218,15 @@ impl Ruleset {
             _ => 0,
         };
         let notes = config.procedures.iter().map(|p| p.calls.iter().map(note).collect()).collect();
-        let is = |item: &MapItem, is_static| matches!(item, MapItem::Map(map) if map.is_static == is_static);
-        let maps = config.maps.iter().zip(0..).filter_map(|(item, at)| match item {
-            MapItem::Map(map) => Some((map.id, at)),
-            MapItem::Ruleset(_) => None,
-        });
+        let maps = placed(&config, &dynamic_maps);
         Ok(Ruleset {
-            has_static_maps: config.maps.iter().any(|m| is(m, true)),
-            has_state: config.maps.iter().any(|m| is(m, false))
+            has_static_maps: maps.iter().any(|m| m.map.is_static),
+            has_state: maps.iter().any(|m| !m.map.is_static)
                 || rules.iter().any(|r| r.state.is_some() || !r.limits.is_empty()),
             numbers: rules.iter().zip(0..).map(|(rule, number)| (rule.id, number)).collect(),
-            maps: maps.collect(),
+            map_numbers: maps.iter().zip(0..).map(|(m, number)| (m.map.id, number)).collect(),
+            maps,
+            dynamic_maps,
             config,
             dynamic,
             limits,
@@ -239,11 +262,8 @@ impl Ruleset {
     }
 
     /// A map, by its identity.
-    pub fn map(&self, id: RuleId) -> Option<&crate::config::Map> {
-        match self.config.maps.get(*self.maps.get(&id)?)? {
-            MapItem::Map(map) => Some(map),
-            MapItem::Ruleset(_) => None,
-        }
+    pub fn map(&self, id: RuleId) -> Option<&Map> {
+        self.maps.get(*self.map_numbers.get(&id)?).map(|placed| &placed.map)
     }
 
     /// The number of a tag; 0 for none. One that no rule knows has the highest.
@@ -311,7 +331,7 @@ impl Ruleset {
 
     /// What a connection of another ruleset remembers in this one. None: its rule, or its map, is not here, and it ends.
     pub(super) fn facts_now(&self, facts: Facts, map: Option<RuleId>) -> Option<Facts> {
-        if map.is_some_and(|map| !self.maps.contains_key(&map)) {
+        if map.is_some_and(|map| !self.map_numbers.contains_key(&map)) {
             return None;
         }
         let number = match facts.rule {

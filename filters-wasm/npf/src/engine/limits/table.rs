@@ -175,21 +175,31 @@ impl Bucket {
         if let Some(cell) = self.find(name) {
             return Ok(Some(cell));
         }
+        let claim = self.claim(name, kind, turn, now)?;
+        Ok(claim.and_then(|claim| self.enter(claim, turn)))
+    }
+
+    /// Claims a cell for a name that was not there in a turn. None: somebody else was faster.
+    fn claim(&self, name: u64, kind: Kind, turn: u64, now: u64) -> Result<Option<(usize, u64)>, Refused> {
         let (cell, seen) = self.idle(now).ok_or(Refused::Full)?;
-        let next = (turn >> 4) + 1;
-        let claim = CLAIMED | kind as u64 | next;
-        if self.numbers[cell].compare_exchange(seen, claim, SeqCst, SeqCst).is_err() {
-            return Ok(None);
+        let claim = CLAIMED | kind as u64 | ((turn >> 4) + 1);
+        let is_mine = self.numbers[cell].compare_exchange(seen, claim, SeqCst, SeqCst).is_ok();
+        if is_mine {
+            self.names[cell].store(name, SeqCst);
         }
-        self.names[cell].store(name, SeqCst);
-        let mine = next << 4 | (cell as u64 + 1);
-        let is_in = self.turn.compare_exchange(turn, mine, SeqCst, SeqCst).is_ok();
+        Ok(is_mine.then_some((cell, claim)))
+    }
+
+    /// The name of a claimed cell comes in, if no other has since that turn. None: one has.
+    fn enter(&self, (cell, claim): (usize, u64), turn: u64) -> Option<usize> {
+        let next = ((turn >> 4) + 1) << 4 | (cell as u64 + 1);
+        let is_in = self.turn.compare_exchange(turn, next, SeqCst, SeqCst).is_ok();
         if !is_in {
             self.names[cell].store(NOBODY, SeqCst);
         }
         // Nobody else touches a claim whose turn has not come; one whose turn it is somebody may have completed.
-        let _ = self.numbers[cell].compare_exchange(claim, if is_in { kind as u64 } else { 0 }, SeqCst, SeqCst);
-        Ok(is_in.then_some(cell))
+        let _ = self.numbers[cell].compare_exchange(claim, if is_in { claim & TIME } else { 0 }, SeqCst, SeqCst);
+        is_in.then_some(cell)
     }
 
     fn give_back(&self, cell: usize, back: &impl Fn(u64) -> u64) {
@@ -232,6 +242,32 @@ mod tests {
         assert_eq!(table.change(16, Kind::Time, 5, |_| Some(9), |_| 0), Ok(()));
         assert_eq!((table.get(7, 5), table.get(16, 5)), (Err(Refused::Full), Ok(Some(9))));
         assert_eq!(table.get(7, 9), Ok(None), "a time that has passed makes room");
+    }
+
+    #[test]
+    fn of_two_that_bring_the_same_name_at_once_one_is_in_and_the_other_finds_it() {
+        let table = Table::new(1);
+        let (bucket, turn) = (&table.buckets[0], 0);
+        let slow = bucket.claim(9, Kind::Count, turn, 0).unwrap().unwrap();
+        assert_eq!(bucket.find(9), None, "it is not in yet");
+        assert_eq!(table.change(9, Kind::Count, 0, up_to(2), down), Ok(()));
+        assert_eq!(bucket.enter(slow, turn), None);
+        let cell = bucket.find(9).unwrap();
+        assert_ne!(cell, slow.0);
+        assert_eq!((table.get(9, 0), table.len(0)), (Ok(Some(1)), 1));
+    }
+
+    #[test]
+    fn who_finds_a_name_that_has_come_in_and_is_still_claimed_completes_it() {
+        let table = Table::new(1);
+        let bucket = &table.buckets[0];
+        let (cell, claim) = bucket.claim(9, Kind::Count, 0, 0).unwrap().unwrap();
+        bucket.turn.store((claim & NUMBER_MAX) << 4 | (cell as u64 + 1), SeqCst);
+        assert_eq!(table.change(9, Kind::Count, 0, up_to(2), down), Ok(()));
+        assert_eq!((bucket.find(9), table.len(0)), (Some(cell), 1));
+        // And he who was slow changes nothing any more.
+        let _ = bucket.numbers[cell].compare_exchange(claim, 0, SeqCst, SeqCst);
+        assert_eq!(table.get(9, 0), Ok(Some(1)));
     }
 
     /// Threads bring many names into few cells, take them out again, and none is ever counted beyond its limit.
