@@ -611,6 +611,14 @@ impl Config {
             _ => None,
         })
     }
+
+    /// All places for maps that commands add.
+    pub fn map_rulesets(&self) -> impl Iterator<Item = &Ruleset> {
+        self.maps.iter().filter_map(|item| match item {
+            MapItem::Ruleset(set) => Some(set),
+            MapItem::Map(_) => None,
+        })
+    }
 }
 
 /// All items of groups and the groups in them, in order.

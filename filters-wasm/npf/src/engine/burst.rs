@@ -126,7 +126,7 @@ impl Engine {
         waiting: &[Option<Waiting>],
         seat: &Seat<'_>,
     ) {
-        let (tables, limits, now) = (&self.tables, &self.limits, seat.now);
+        let (tables, limits, now) = (&self.tables, &*self.held.limits, seat.now);
         let mut asked = Asked { ruleset, tables, limits, now, waiting, burst, over: None };
         let mut rules = [NONE; BURST];
         let decided = module.decide(waiting.len(), &mut asked).map(|numbers| {
@@ -150,10 +150,11 @@ impl Engine {
             }
             let decision = match &decided {
                 _ if !standing.asks_rules() => None,
-                Ok(()) => {
+                Ok(()) if self.take_limits(ruleset, number, &packet, now) => {
                     self.exceeded(over, &packet, now, &mut outcome);
                     Some(number)
                 }
+                Ok(()) => Some(self.rule(ruleset, &item, &packet, seat, &mut outcome)),
                 // An error in the compiler of modules: the plan says the same.
                 Err(_) => Some(self.rule(ruleset, &item, &packet, seat, &mut outcome)),
             };

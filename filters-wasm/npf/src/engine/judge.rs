@@ -1,8 +1,8 @@
 //! One packet's way through the engine.
 
-use super::{By, Engine, Fault, Item, Outcome, Overload, Ruleset, Seat, gone, translate::Maps, translate::Translation};
+use super::{By, Engine, Fault, Item, Outcome, Overload, Ruleset, Seat, translate::Maps, translate::Translation};
 use crate::{
-    config::{Action, Family, Limit, Return, Rule, Stateful},
+    config::{Action, Family, Limit, Return, Rule, RuleId, Stateful},
     evaluate::{Asked, Evaluator, Interfaces},
     nat::rewrite,
     packet::{Packet, Upper},
@@ -176,33 +176,34 @@ impl Engine {
                     self.stats.passed_rules += 1;
                     match (rule.state, known) {
                         // An error about a connection does not open it.
-                        (Some(_), Some((conn, _))) if !related => {
-                            self.adopt_connection(ruleset, conn, rule, packet, now);
-                        }
+                        (Some(_), Some((conn, _))) if !related => self.adopt_connection(ruleset, conn, rule),
                         (Some(stateful), None) => {
                             let opened = self.open(ruleset, item.bytes, packet, seat, rule, stateful);
                             known = opened.map(|conn| (conn, true));
                         }
-                        (None, _) | (Some(_), Some(_)) => {}
+                        (Some(_), Some(_)) => self.held.limits.give_back(rule, packet),
+                        (None, _) => {}
                     }
                 }
             }
         }
-        self.translate(ruleset, item.bytes, packet, seat, is_new, &mut known)?;
+        let mut goes_on = self.translate(ruleset, item.bytes, packet, seat, is_new, &mut known);
         outcome.connection = known.and_then(|(conn, _)| self.connections.get(conn)).map(|c| c.state().name());
-        if !self.procedure(ruleset, procedure, item.bytes, packet, outcome, now) {
-            return Err(Fault::Procedure);
+        if goes_on.is_ok() && !self.procedure(ruleset, procedure, item.bytes, packet, outcome, now) {
+            goes_on = Err(Fault::Procedure);
         }
         // A rule that keeps no state counts each packet that it lets pass.
-        if let Some(rule) = decided.filter(|r| r.state.is_none()) {
-            self.limits.count(rule, packet, now);
+        if goes_on.is_err()
+            && let Some(rule) = decided.filter(|r| r.state.is_none())
+        {
+            self.held.limits.give_back(rule, packet);
         }
-        Ok(())
+        goes_on
     }
 
     /// The other worker that a packet belongs to which belongs to no connection here.
     fn owner(&self, ruleset: &Ruleset, item: &Item<'_>, packet: &Packet) -> Option<u8> {
-        let share = self.share.as_ref().filter(|_| ruleset.has_state && !item.was_steered)?;
+        let share = self.held.share.as_ref().filter(|_| ruleset.has_state && !item.was_steered)?;
         let key = match packet.upper {
             Upper::Icmp(icmp) => match icmp.class {
                 crate::packet::IcmpClass::Error(quoted) => read_quoted(packet.here(item.bytes).get(quoted..)?)?.answer,
@@ -241,7 +242,7 @@ impl Engine {
         }
     }
 
-    /// The number of the rule that decides, or [`NONE`], and what limits say of those that would have.
+    /// The number of the rule that decides, or [`NONE`]. Of its limits, what this packet needs is taken.
     pub(super) fn rule(
         &mut self,
         ruleset: &Ruleset,
@@ -250,32 +251,78 @@ impl Engine {
         seat: &Seat<'_>,
         outcome: &mut Outcome,
     ) -> u32 {
-        let now = seat.now;
-        let over: Cell<Option<Limit>> = Cell::new(None);
+        let mut over = None;
+        // Rules whose last place another worker was faster to take. Memory is allocated for the first.
+        let mut lost = Vec::new();
+        let decided = loop {
+            let decided = self.look_up(ruleset, item, packet, seat, &lost, &mut over);
+            let Some((_, rule)) = decided.filter(|(_, r)| !r.limits.is_empty() && r.action == Action::Pass) else {
+                break decided;
+            };
+            match self.held.limits.take(rule, packet, seat.now) {
+                Ok(()) => break decided,
+                Err(limit) => {
+                    over = over.or(Some(*limit).filter(|l| l.overload.is_some()));
+                    lost.push(rule.id);
+                }
+            }
+        };
+        self.exceeded(over, packet, seat.now, outcome);
+        decided.map_or(NONE, |(number, _)| number)
+    }
+
+    /// Takes of a rule's limits what a packet needs that the rule decides on. False: another worker was faster, and the
+    /// rule does not match any more.
+    pub(super) fn take_limits(&mut self, ruleset: &Ruleset, number: u32, packet: &Packet, now: Millis) -> bool {
+        let rule = ruleset.rules.get(number as usize);
+        rule.is_none_or(|rule| {
+            let takes = !rule.limits.is_empty() && rule.action == Action::Pass;
+            !takes || self.held.limits.take(rule, packet, now).is_ok()
+        })
+    }
+
+    /// The rule that decides as far as limits can be told now. `over` becomes the last one that a rule exceeds.
+    fn look_up<'c>(
+        &self,
+        ruleset: &'c Ruleset,
+        item: &Item<'_>,
+        packet: &Packet,
+        seat: &Seat<'_>,
+        lost: &[RuleId],
+        over: &mut Option<Limit>,
+    ) -> Option<(u32, &'c Rule)> {
+        let exceeds: Cell<Option<Limit>> = Cell::new(*over);
         let within = |rule: &Rule| {
-            let exceeded = if rule.limits.is_empty() { None } else { self.limits.exceeded(rule, packet, now) };
+            if rule.limits.is_empty() {
+                return true;
+            }
+            if lost.contains(&rule.id) {
+                return false;
+            }
+            let exceeded = self.held.limits.exceeded(rule, packet, seat.now);
             if let Some(limit) = exceeded.filter(|l| l.overload.is_some()) {
-                over.set(Some(*limit));
+                exceeds.set(Some(*limit));
             }
             exceeded.is_none()
         };
         let Ruleset { config, dynamic, programs, plan, rules, .. } = ruleset;
-        let number = match self.by {
+        let decided = match self.by {
             By::Plan => {
                 let tag = ruleset.tag_in_plan(item.tag);
                 let asked = Numbered { packet, bytes: item.bytes, interface: seat.in_plan, way: seat.way, tag };
                 let by_number = |index: RuleIndex| rules.get(index.0 as usize).is_some_and(within);
-                plan.decide_numbered(&asked, &self.tables, &by_number, &mut ()).map(|index| index.0)
+                plan.decide_numbered(&asked, &self.tables, &by_number, &mut ())
+                    .and_then(|index| Some((index.0, rules.get(index.0 as usize)?)))
             }
             By::Literal => {
                 let tag = ruleset.tag(item.tag);
                 let asked = Asked { packet, bytes: item.bytes, interface: seat.interface, way: seat.way, tag };
                 let evaluator = Evaluator::new(programs, &self.tables, &*self.addresses, dynamic, &within);
-                evaluator.decide(config, &asked).and_then(|rule| ruleset.rule(rule.id)).map(|(number, _)| number)
+                evaluator.decide(config, &asked).and_then(|rule| ruleset.rule(rule.id))
             }
         };
-        self.exceeded(over.get(), packet, now, outcome);
-        number.unwrap_or(NONE)
+        *over = exceeds.get();
+        decided
     }
 
     /// Puts the source of a packet that exceeded a limit into the table for those.
@@ -301,36 +348,32 @@ impl Engine {
         stateful: Stateful,
     ) -> Option<ConnId> {
         let binding = Binding::new(&ruleset.config.params, stateful);
-        let mut connection = Connection::open(bytes, packet, seat.at, binding, seat.now)?;
+        let Some(mut connection) = Connection::open(bytes, packet, seat.at, binding, seat.now) else {
+            self.held.limits.give_back(rule, packet);
+            return None;
+        };
         connection.facts = crate::state::Facts { interface: seat.at.interface, ..ruleset.facts_of(rule) };
-        self.limits.count(rule, packet, seat.now);
-        self.insert(connection, seat.now)
+        let opened = self.insert(connection, seat.now);
+        if opened.is_none() {
+            self.held.limits.give_back_states(rule, packet);
+        }
+        opened
     }
 
     /// A stateful rule lets a packet pass whose connection was only translated so far: it passes from now on.
-    fn adopt_connection(&mut self, ruleset: &Ruleset, conn: ConnId, rule: &Rule, packet: &Packet, now: Millis) {
-        let Some(facts) = self.connections.facts_mut(conn) else { return };
-        *facts = crate::state::Facts { interface: facts.interface, ..ruleset.facts_of(rule) };
-        self.limits.count(rule, packet, now);
-        if let Some(connection) = self.connections.get(conn) {
-            self.limits.begun(connection);
+    fn adopt_connection(&mut self, ruleset: &Ruleset, conn: ConnId, rule: &Rule) {
+        if let Some(facts) = self.connections.facts_mut(conn) {
+            *facts = crate::state::Facts { interface: facts.interface, ..ruleset.facts_of(rule) };
         }
     }
 
     fn insert(&mut self, connection: Connection, now: Millis) -> Option<ConnId> {
-        let (limits, ports, share) = (&mut self.limits, &mut self.ports, self.share.as_ref());
-        match self.connections.insert(connection, now, &mut |_, c| gone(c, ports, limits, share)) {
-            Ok(id) => {
-                if let Some(c) = self.connections.get(id) {
-                    self.limits.begun(c);
-                }
-                Some(id)
-            }
-            Err(_) => {
-                self.stats.not_opened += 1;
-                None
-            }
+        let held = &mut self.held;
+        let inserted = self.connections.insert(connection, now, &mut |_, c| held.release(c));
+        if inserted.is_err() {
+            self.stats.not_opened += 1;
         }
+        inserted.ok()
     }
 
     fn translate(
@@ -342,7 +385,7 @@ impl Engine {
         is_new: bool,
         known: &mut Option<(ConnId, bool)>,
     ) -> Result<(), Fault> {
-        let Ruleset { config, dynamic, programs, .. } = ruleset;
+        let Ruleset { config, dynamic, programs, maps, .. } = ruleset;
         if let Some((conn, forward)) = *known
             && self.connections.get(conn).is_some_and(|c| c.nat().is_some())
         {
@@ -350,13 +393,14 @@ impl Engine {
             return Ok(());
         }
         // A connection that began without a translation has none; maps without connections are for each packet.
-        if config.maps.is_empty() || !is_new && !ruleset.has_static_maps {
+        if maps.is_empty() || !is_new && !ruleset.has_static_maps {
             return Ok(());
         }
         let within = |_: &Rule| true;
         let evaluator = Evaluator::new(programs, &self.tables, &*self.addresses, dynamic, &within);
         let mut maps = Maps {
             config,
+            maps,
             tables: &self.tables,
             interfaces: &*self.addresses,
             only_static: !is_new,

@@ -8,8 +8,10 @@
 //! An engine belongs to one worker; what all of them have in common is a [`Ruleset`]. Time comes in with each packet.
 
 mod burst;
+mod held;
 mod judge;
 mod limits;
+mod maps;
 mod outcome;
 mod procedures;
 mod random;
@@ -22,10 +24,9 @@ mod tests;
 mod translate;
 
 use crate::{
-    config::{Config, Family, Rule, RuleId},
+    config::{Config, Family, Map, Rule, RuleId},
     evaluate::Where,
     fragments::{Limits as FragmentLimits, Outcome as Assembled, Reassembly},
-    nat::ports::{PortMap, Translated},
     packet::Packet,
     params::Key as Param,
     plan::InterfaceNumber,
@@ -33,11 +34,13 @@ use crate::{
     tables::Tables,
     wasm::RunningRuleset,
 };
+pub use limits::{Limits, SOURCES_MAX};
+pub use maps::{DynamicMaps, PlacedMap};
 pub use outcome::{Fault, Outcome, Overload, Stats};
 pub use ruleset::{Addresses, EngineError, LOGS_MAX, Ruleset};
 pub use share::{Elsewhere, Share, WORKERS_MAX};
 
-use limits::Limits;
+use held::Held;
 use procedures::Procedures;
 use random::Random;
 use std::{collections::HashMap, sync::Arc};
@@ -66,15 +69,13 @@ pub struct Engine {
     tables: Tables,
     fragments: Reassembly,
     connections: Connections,
-    ports: PortMap,
-    limits: Limits,
+    held: Held,
     procedures: Procedures,
     /// Where round-robin maps are.
     cursors: HashMap<RuleId, u64>,
     interfaces: Interfaces,
     /// What rules decided, by their numbers.
     tallies: Vec<Tally>,
-    share: Option<Share>,
     random: Random,
     stats: Stats,
     /// When connections and fragments, and when tables, are looked at again.
@@ -215,8 +216,8 @@ impl Engine {
     ) -> Engine {
         let mut random = Random(seed);
         let connections = Connections::new(limits, &ruleset.config.params, random.next(), now);
-        let mut limits = Limits::default();
-        limits.configure(ruleset.rules.iter());
+        let mut held = Held::new(ruleset.limits.clone());
+        held.limited.add(ruleset.rules.iter());
         Engine {
             tables,
             addresses,
@@ -224,13 +225,11 @@ impl Engine {
             module: None,
             fragments: Reassembly::new(FragmentLimits::default()),
             connections,
-            ports: PortMap::new(),
-            limits,
-            procedures: Procedures::new(&ruleset.config, now),
+            held,
+            procedures: Procedures::new(&ruleset, None, now),
             cursors: HashMap::new(),
             interfaces: Interfaces::default(),
             tallies: vec![Tally::default(); ruleset.rules.len()],
-            share: None,
             random,
             stats: Stats::default(),
             next_sweep: 0,
@@ -257,9 +256,12 @@ impl Engine {
         Ok(Engine::new(ruleset, tables, addresses, limits, seed, now))
     }
 
-    /// Makes it that of one of several workers.
+    /// Makes it that of one of several workers, before the first packet.
     pub fn share(&mut self, share: Share) {
-        self.share = Some(share);
+        self.held.share = Some(share);
+        if let Some(ruleset) = &self.ruleset {
+            self.procedures = Procedures::new(ruleset, self.held.share.as_ref(), Millis(0));
+        }
     }
 
     /// Somebody else sees to it that entries of tables expire.
@@ -285,10 +287,11 @@ impl Engine {
                 self.connections.configure(&ruleset.config.params);
             }
             if !Arc::ptr_eq(&old.config, &ruleset.config) {
-                self.procedures = Procedures::new(&ruleset.config, now);
+                self.procedures = Procedures::new(&ruleset, self.held.share.as_ref(), now);
             }
         }
-        self.limits.configure(ruleset.rules.iter());
+        self.held.limited.add(ruleset.rules.iter());
+        self.held.limits = ruleset.limits.clone();
         self.tallies = tallies;
         for (name, in_plan) in &mut self.interfaces.names {
             *in_plan = ruleset.plan.interface(name);
@@ -339,6 +342,18 @@ impl Engine {
     pub fn set_rules(&mut self, name: &str, rules: Vec<Rule>, now: Millis) -> Result<(), EngineError> {
         if let Some(old) = &self.ruleset {
             let new = old.with_rules(name, rules, &*self.addresses)?;
+            self.adopt(Arc::new(new), now);
+        }
+        Ok(())
+    }
+
+    /// Puts maps into a map ruleset, in place of those that are there.
+    ///
+    /// # Errors
+    /// None that is known; then nothing changes.
+    pub fn set_maps(&mut self, name: &str, maps: Vec<Map>, now: Millis) -> Result<(), EngineError> {
+        if let Some(old) = &self.ruleset {
+            let new = old.with_maps(name, maps, &*self.addresses)?;
             self.adopt(Arc::new(new), now);
         }
         Ok(())
@@ -398,7 +413,7 @@ impl Engine {
     pub fn end(&mut self, id: ConnId) -> bool {
         let ended = self.connections.remove(id);
         if let Some(c) = &ended {
-            gone(c, &mut self.ports, &mut self.limits, self.share.as_ref());
+            self.held.release(c);
         }
         ended.is_some()
     }
@@ -431,19 +446,22 @@ impl Engine {
     }
 
     fn expire_connections(&mut self, now: Millis, most: usize) -> usize {
-        let (limits, ports, share) = (&mut self.limits, &mut self.ports, self.share.as_ref());
-        self.connections.expire(now, most, &mut |_, c| gone(c, ports, limits, share))
+        let held = &mut self.held;
+        self.connections.expire(now, most, &mut |_, c| held.release(c))
     }
 
     /// Looks up connections again, after a reload: some of them.
     fn review(&mut self) {
         let (Some(from), Some(ruleset)) = (self.review, &self.ruleset) else { return };
-        let (limits, ports, share) = (&mut self.limits, &mut self.ports, self.share.as_ref());
+        let held = &mut self.held;
         self.review = self.connections.retain(
             from..from.saturating_add(REVIEW_AT_ONCE),
             |c| if c.facts.serial == ruleset.serial { Some(c.facts) } else { ruleset.facts_now(c.facts, c.map()) },
-            &mut |_, c| gone(c, ports, limits, share),
+            &mut |_, c| held.release(c),
         );
+        if self.review.is_none() {
+            self.held.limited.keep(|rule| ruleset.rule(rule).is_some());
+        }
     }
 
     /// Judges a packet that begins at its IP header, and changes it as translation and procedures say. `tag` is what it got
@@ -544,20 +562,4 @@ impl Engine {
         outcome.fault = Some(fault);
         *self.stats.of(fault) += 1;
     }
-}
-
-/// A connection has ended: its port is free again, its rule has one less, and no worker looks for it here.
-fn gone(connection: &Connection, ports: &mut PortMap, limits: &mut Limits, share: Option<&Share>) {
-    if let Some(nat) = connection.nat() {
-        if nat.port_taken {
-            ports.release(
-                Translated { address: nat.translated.0, proto: connection.forward().proto() },
-                nat.translated.1,
-            );
-        }
-        if let Some(share) = share {
-            share.disclaim(connection.backward());
-        }
-    }
-    limits.ended(connection);
 }

@@ -1,13 +1,29 @@
 //! Procedures: what is done with packets that a rule decided on.
 
-use super::{Engine, Outcome, Ruleset};
+use super::{Engine, Outcome, Ruleset, Share};
 use crate::{
     config::{Call, Config},
     packet::Packet,
-    procedure::{RateLimit, blocks, normalize},
+    procedure::{Meter, RateLimit, blocks, normalize},
     state::Millis,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+/// What the workers have together of the procedures of a configuration, by places of procedures and of their calls.
+#[derive(Debug)]
+pub(super) struct Meters {
+    list: Vec<Vec<Option<Arc<Meter>>>>,
+}
+
+impl Meters {
+    pub(super) fn new(config: &Config) -> Meters {
+        let meter = |call: &Call| match *call {
+            Call::RateLimit { bitrate, normal_burst, .. } => Some(Arc::new(Meter::new(bitrate, normal_burst))),
+            _ => None,
+        };
+        Meters { list: config.procedures.iter().map(|p| p.calls.iter().map(meter).collect()).collect() }
+    }
+}
 
 /// What procedures remember.
 #[derive(Debug, Default)]
@@ -24,15 +40,18 @@ enum Memory {
 }
 
 impl Procedures {
-    pub(super) fn new(config: &Config, now: Millis) -> Procedures {
-        let memory = |call: &Call| match *call {
-            Call::RateLimit { bitrate, normal_burst, extended_burst } => {
-                Memory::Rate(RateLimit::new(bitrate, normal_burst, extended_burst, Duration::from_millis(now.0)))
-            }
-            Call::RndBlock(_) => Memory::Count(0),
+    /// Of a worker that has a share, or of the only one.
+    pub(super) fn new(ruleset: &Ruleset, share: Option<&Share>, now: Millis) -> Procedures {
+        let memory = |(call, meter): (&Call, &Option<Arc<Meter>>)| match (call, meter) {
+            (Call::RateLimit { bitrate, normal_burst, extended_burst }, Some(meter)) => Memory::Rate(match share {
+                Some(share) => RateLimit::part_of(meter, share.workers(), *extended_burst),
+                None => RateLimit::new(*bitrate, *normal_burst, *extended_burst, Duration::from_millis(now.0)),
+            }),
+            (Call::RndBlock(_), _) => Memory::Count(0),
             _ => Memory::Nothing,
         };
-        Procedures { list: config.procedures.iter().map(|p| p.calls.iter().map(memory).collect()).collect() }
+        let procedures = ruleset.config.procedures.iter().zip(&ruleset.meters.list);
+        Procedures { list: procedures.map(|(p, meters)| p.calls.iter().zip(meters).map(memory).collect()).collect() }
     }
 }
 

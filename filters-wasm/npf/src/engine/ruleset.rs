@@ -1,7 +1,12 @@
 //! Rules that are in force, and what was made of them: one for all workers, never changed, replaced by another.
 
+use super::{
+    limits::Limits,
+    maps::{DynamicMaps, PlacedMap, Renumber, placed},
+    procedures::Meters,
+};
 use crate::{
-    config::{Call, Config, MapItem, Rule, RuleId},
+    config::{Call, Config, Map, Rule, RuleId},
     evaluate::{Dynamic, Interfaces, Programs},
     plan::{self, Plan, TagNumber},
     state::Facts,
@@ -23,10 +28,18 @@ pub struct Ruleset {
     pub config: Arc<Config>,
     /// Rules that commands put into dynamic rulesets.
     pub dynamic: Dynamic,
+    /// Maps that commands put into map rulesets.
+    pub dynamic_maps: DynamicMaps,
+    /// The maps in the order in which they are tried: of the configuration, with those of map rulesets where these stand.
+    pub maps: Vec<PlacedMap>,
     /// The rules by their numbers: of the configuration, with those of dynamic rulesets where these stand.
     pub rules: Vec<Rule>,
     /// Tells it from all before it.
     pub serial: u32,
+    /// What limits count: the same for all rulesets that come one after the other.
+    pub(super) limits: Arc<Limits>,
+    /// What `ratelimit` procedures have left.
+    pub(super) meters: Arc<Meters>,
     pub(super) programs: Programs,
     pub(super) plan: Plan,
     pub(super) has_static_maps: bool,
@@ -35,7 +48,7 @@ pub struct Ruleset {
     /// Some rule has limits.
     pub(super) has_limits: bool,
     numbers: HashMap<RuleId, u32>,
-    maps: HashMap<RuleId, usize>,
+    map_numbers: HashMap<RuleId, usize>,
     names: Numbers,
     /// Numbers of procedures by their places in the configuration, and the other way round.
     procedures: Vec<u16>,
@@ -54,6 +67,14 @@ struct Numbers {
     procedures: Vec<String>,
     /// From 1.
     tags: Vec<String>,
+}
+
+/// What goes over from one ruleset to the next.
+struct Past {
+    names: Numbers,
+    limits: Arc<Limits>,
+    meters: Arc<Meters>,
+    serial: u32,
 }
 
 /// Why a configuration cannot be run.
@@ -83,20 +104,32 @@ impl Ruleset {
     /// When it cannot be run.
     pub fn new(config: Arc<Config>, addresses: &dyn Interfaces) -> Result<Ruleset, EngineError> {
         let programs = Programs::new(&config).map_err(expression)?;
-        Ruleset::make(config, Dynamic::new(), programs, addresses, Numbers::default(), 1)
+        let past = Past {
+            names: Numbers::default(),
+            limits: Arc::default(),
+            meters: Arc::new(Meters::new(&config)),
+            serial: 1,
+        };
+        Ruleset::make(config, (Dynamic::new(), DynamicMaps::new()), programs, addresses, past)
     }
 
-    /// Another configuration in the place of this one: rules of commands stay where their dynamic ruleset does.
+    /// Another configuration in the place of this one: rules and maps of commands stay where their ruleset does, but those that
+    /// name a table or a procedure that is no more.
     ///
     /// # Errors
     /// When it cannot be run.
     pub fn reloaded(&self, config: Arc<Config>, addresses: &dyn Interfaces) -> Result<Ruleset, EngineError> {
         let mut programs = Programs::new(&config).map_err(expression)?;
+        let numbers = Renumber::new(&self.config, &config);
         let mut dynamic = self.dynamic.clone();
         dynamic.retain(|name, _| config.rulesets().any(|r| r.name == *name));
+        dynamic.values_mut().for_each(|rules| rules.retain_mut(|rule| numbers.rule(rule).is_some()));
+        let mut maps = self.dynamic_maps.clone();
+        maps.retain(|name, _| config.map_rulesets().any(|r| r.name == *name));
+        maps.values_mut().for_each(|maps| maps.retain_mut(|map| numbers.map(map).is_some()));
         // They were compiled before.
         dynamic.values().flatten().try_for_each(|rule| programs.add(rule)).map_err(expression)?;
-        self.next(config, dynamic, programs, addresses)
+        self.next(config, (dynamic, maps), programs, addresses)
     }
 
     /// The same, with other addresses of interfaces.
@@ -104,7 +137,8 @@ impl Ruleset {
     /// # Errors
     /// As [`Ruleset::new`], though nothing is new that could have any.
     pub fn readdressed(&self, addresses: &dyn Interfaces) -> Result<Ruleset, EngineError> {
-        self.next(self.config.clone(), self.dynamic.clone(), self.programs.clone(), addresses)
+        let dynamic = (self.dynamic.clone(), self.dynamic_maps.clone());
+        self.next(self.config.clone(), dynamic, self.programs.clone(), addresses)
     }
 
     /// The same, with other rules in a dynamic ruleset.
@@ -115,29 +149,45 @@ impl Ruleset {
         let (mut programs, mut dynamic) = (self.programs.clone(), self.dynamic.clone());
         rules.iter().try_for_each(|rule| programs.add(rule)).map_err(expression)?;
         dynamic.insert(name.to_owned(), rules);
-        self.next(self.config.clone(), dynamic, programs, addresses)
+        self.next(self.config.clone(), (dynamic, self.dynamic_maps.clone()), programs, addresses)
+    }
+
+    /// The same, with other maps in a map ruleset.
+    ///
+    /// # Errors
+    /// As [`Ruleset::new`], though nothing is new that could have any.
+    pub fn with_maps(&self, name: &str, maps: Vec<Map>, addresses: &dyn Interfaces) -> Result<Ruleset, EngineError> {
+        let mut all = self.dynamic_maps.clone();
+        all.insert(name.to_owned(), maps);
+        self.next(self.config.clone(), (self.dynamic.clone(), all), self.programs.clone(), addresses)
     }
 
     fn next(
         &self,
         config: Arc<Config>,
-        dynamic: Dynamic,
+        dynamic: (Dynamic, DynamicMaps),
         programs: Programs,
         addresses: &dyn Interfaces,
     ) -> Result<Ruleset, EngineError> {
-        Ruleset::make(config, dynamic, programs, addresses, self.names.clone(), self.serial.wrapping_add(1))
+        let meters = match Arc::ptr_eq(&config, &self.config) {
+            true => self.meters.clone(),
+            false => Arc::new(Meters::new(&config)),
+        };
+        let (names, limits, serial) = (self.names.clone(), self.limits.clone(), self.serial.wrapping_add(1));
+        Ruleset::make(config, dynamic, programs, addresses, Past { names, limits, meters, serial })
     }
 
     fn make(
         config: Arc<Config>,
-        dynamic: Dynamic,
+        (dynamic, dynamic_maps): (Dynamic, DynamicMaps),
         programs: Programs,
         addresses: &dyn Interfaces,
-        mut names: Numbers,
-        serial: u32,
+        past: Past,
     ) -> Result<Ruleset, EngineError> {
+        let Past { mut names, limits, meters, serial } = past;
         let plan = Plan::new(&config, &programs, addresses, &dynamic);
         let rules: Vec<Rule> = plan::rules(&config, &dynamic).into_iter().cloned().collect();
+        limits.prepare(rules.iter());
         let procedures = (config.procedures.iter().map(|p| number(&mut names.procedures, &p.name, "procedures")))
             .collect::<Result<Vec<u16>, _>>()?;
         for name in rules.iter().flat_map(|r| r.tag.iter().chain(r.tagged.iter().map(|t| &t.name))) {
@@ -170,20 +220,20 @@ impl Ruleset {
             _ => 0,
         };
         let notes = config.procedures.iter().map(|p| p.calls.iter().map(note).collect()).collect();
-        let is = |item: &MapItem, is_static| matches!(item, MapItem::Map(map) if map.is_static == is_static);
-        let maps = config.maps.iter().zip(0..).filter_map(|(item, at)| match item {
-            MapItem::Map(map) => Some((map.id, at)),
-            MapItem::Ruleset(_) => None,
-        });
+        let maps = placed(&config, &dynamic_maps);
         Ok(Ruleset {
-            has_static_maps: config.maps.iter().any(|m| is(m, true)),
+            has_static_maps: maps.iter().any(|m| m.map.is_static),
             has_limits: rules.iter().any(|r| !r.limits.is_empty()),
-            has_state: config.maps.iter().any(|m| is(m, false))
+            has_state: maps.iter().any(|m| !m.map.is_static)
                 || rules.iter().any(|r| r.state.is_some() || !r.limits.is_empty()),
             numbers: rules.iter().zip(0..).map(|(rule, number)| (rule.id, number)).collect(),
-            maps: maps.collect(),
+            map_numbers: maps.iter().zip(0..).map(|(m, number)| (m.map.id, number)).collect(),
+            maps,
+            dynamic_maps,
             config,
             dynamic,
+            limits,
+            meters,
             programs,
             plan,
             rules,
@@ -225,11 +275,8 @@ impl Ruleset {
     }
 
     /// A map, by its identity.
-    pub fn map(&self, id: RuleId) -> Option<&crate::config::Map> {
-        match self.config.maps.get(*self.maps.get(&id)?)? {
-            MapItem::Map(map) => Some(map),
-            MapItem::Ruleset(_) => None,
-        }
+    pub fn map(&self, id: RuleId) -> Option<&Map> {
+        self.maps.get(*self.map_numbers.get(&id)?).map(|placed| &placed.map)
     }
 
     /// The number of a tag; 0 for none. One that no rule knows has the highest.
@@ -297,7 +344,7 @@ impl Ruleset {
 
     /// What a connection of another ruleset remembers in this one. None: its rule, or its map, is not here, and it ends.
     pub(super) fn facts_now(&self, facts: Facts, map: Option<RuleId>) -> Option<Facts> {
-        if map.is_some_and(|map| !self.maps.contains_key(&map)) {
+        if map.is_some_and(|map| !self.map_numbers.contains_key(&map)) {
             return None;
         }
         let number = match facts.rule {

@@ -34,6 +34,11 @@ impl Share {
         Share { me: byte(me), workers: byte(workers.clamp(1, WORKERS_MAX)), elsewhere: elsewhere.clone() }
     }
 
+    /// How many workers there are.
+    pub(super) fn workers(&self) -> usize {
+        usize::from(self.workers)
+    }
+
     /// The worker that packets with a key belong to, if it is another one.
     pub(super) fn owner(&self, key: &Key) -> Option<u8> {
         let own = if self.elsewhere.is_empty() { None } else { self.elsewhere.find(name_of(key)) };

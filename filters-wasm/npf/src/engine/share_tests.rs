@@ -92,7 +92,7 @@ fn answers_to_translated_packets_are_found_wherever_they_come_in() {
         let states: usize = workers.engines.iter().map(|e| e.connections().len()).sum();
         assert_eq!(states, 200);
         // The port brings answers to the worker by their hash: nothing has to be remembered for that.
-        assert!(workers.engines.iter().all(|e| e.share.as_ref().unwrap().elsewhere_len() == 0));
+        assert!(workers.engines.iter().all(|e| e.held.share.as_ref().unwrap().elsewhere_len() == 0));
     }
 }
 
@@ -117,7 +117,7 @@ fn a_forwarded_port_and_an_address_for_another_find_their_way_back() {
                 }
             }
         }
-        let elsewhere = workers.engines[0].share.as_ref().unwrap().elsewhere_len();
+        let elsewhere = workers.engines[0].held.share.as_ref().unwrap().elsewhere_len();
         // The hash is linear: of two workers, a map's addresses lead all of its connections to the other one, or none.
         assert!(n != 1 || elsewhere == 0, "one worker has everything anyway");
         assert!(n != 5 || elsewhere > 0, "{elsewhere} with {n} workers");
@@ -126,7 +126,7 @@ fn a_forwarded_port_and_an_address_for_another_find_their_way_back() {
             (0..64).for_each(|n| engine.tick(Millis(100_000_000 + n * 1000)));
             assert!(engine.connections().is_empty());
         }
-        assert_eq!(workers.engines[0].share.as_ref().unwrap().elsewhere_len(), 0);
+        assert_eq!(workers.engines[0].held.share.as_ref().unwrap().elsewhere_len(), 0);
     }
 }
 

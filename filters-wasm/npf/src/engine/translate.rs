@@ -1,8 +1,8 @@
 //! Which map translates a packet, and to what.
 
-use super::{Engine, Fault};
+use super::{Engine, Fault, PlacedMap};
 use crate::{
-    config::{Address, Arrow, Config, Family, Map, MapAlgo, MapItem, PortRange, Prefix, RuleId, Segment},
+    config::{Address, Arrow, Config, Family, Map, MapAlgo, PortRange, Prefix, RuleId, Segment},
     evaluate::{Evaluator, Interfaces, Where},
     nat::{
         Change, Side, choose, icmp_error,
@@ -90,6 +90,7 @@ fn is_for(map: &Map, side: Side, packet: &Packet, evaluator: &Evaluator<'_, '_>)
 /// What a look for a map needs of the engine.
 pub(super) struct Maps<'a> {
     pub(super) config: &'a Config,
+    pub(super) maps: &'a [PlacedMap],
     pub(super) tables: &'a Tables,
     pub(super) interfaces: &'a dyn Interfaces,
     /// Only maps without connections are looked at.
@@ -106,13 +107,12 @@ impl Maps<'_> {
         way: Where,
         evaluator: &Evaluator<'_, '_>,
     ) -> Result<Option<Translation>, Fault> {
-        let found = self.config.maps.iter().find_map(|item| match item {
-            MapItem::Map(map) if map.interface == interface && (map.is_static || !self.only_static) => {
-                side(map, way).filter(|side| is_for(map, *side, packet, evaluator)).map(|side| (map, side))
-            }
-            // Maps that commands add come with those commands.
-            _ => None,
-        });
+        let found =
+            self.maps.iter().filter(|placed| placed.is_at(interface, way)).find_map(|PlacedMap { map, .. }| {
+                let is_here = map.interface == interface && (map.is_static || !self.only_static);
+                let side = side(map, way).filter(|side| is_here && is_for(map, *side, packet, evaluator))?;
+                Some((map, side))
+            });
         let Some((map, side)) = found else { return Ok(None) };
         let target = if side == Side::Src { &map.outer } else { &map.inner };
         let own = if side == Side::Src { packet.src } else { packet.dst };
@@ -183,10 +183,10 @@ impl Engine {
             Port::This(port) => (port, false),
             Port::Free(range) => {
                 let random = &mut || self.random.next();
-                let free = match &self.share {
-                    None => self.ports.get(of, range, random),
+                let free = match &self.held.share {
+                    None => self.held.ports.get(of, range, random),
                     Some(share) => {
-                        self.ports.get_where(of, range, random, |id| share.is_ours(&forward, kind, address, id))
+                        self.held.ports.get_where(of, range, random, |id| share.is_ours(&forward, kind, address, id))
                     }
                 };
                 (free.ok_or(Fault::PortsExhausted)?, true)
@@ -195,7 +195,7 @@ impl Engine {
         let nat = Nat { map, kind, original, translated: (address, id), port_taken, interface: at.interface };
         let begun = self.begin_claimed(conn, nat, &forward);
         if begun.is_err() && port_taken {
-            self.ports.release(of, id);
+            self.held.ports.release(of, id);
         }
         begun?;
         change(bytes, packet, nat, true);
@@ -209,11 +209,11 @@ impl Engine {
             NatKind::Source => forward.with_source(address, id),
             NatKind::Destination => forward.with_destination(address, id),
         };
-        if self.share.as_ref().is_some_and(|share| !share.claim(&after)) {
+        if self.held.share.as_ref().is_some_and(|share| !share.claim(&after)) {
             return Err(Fault::Conflict);
         }
         self.connections.translate(conn, nat).map_err(|_| {
-            if let Some(share) = &self.share {
+            if let Some(share) = &self.held.share {
                 share.disclaim(&after);
             }
             Fault::Conflict

@@ -5,5 +5,5 @@ pub mod ratelimit;
 pub mod rndblock;
 
 pub use normalize::normalize;
-pub use ratelimit::RateLimit;
+pub use ratelimit::{Meter, RateLimit};
 pub use rndblock::blocks;

@@ -5,7 +5,7 @@ use super::{
     hook::{Hook, Slot, WorkerStats, millis},
 };
 use crate::{
-    config::{Config, Rule, RuleId, Ruleset as DynamicRuleset, TableEntry, TableId},
+    config::{Config, Map, Rule, RuleId, Ruleset as DynamicRuleset, TableEntry, TableId},
     engine::{Addresses, Elsewhere, Engine, EngineError, Ruleset, Share, Stats, WORKERS_MAX},
     language::{self, Diagnostics},
     params::Key as Param,
@@ -396,6 +396,75 @@ impl Npf {
         let new = Arc::new(ruleset.with_rules(name, rules, &**addresses)?);
         let old = control.in_force.clone();
         self.publish(&mut control, InForce { ruleset: new, ..old });
+        Ok(answer)
+    }
+
+    /// Adds a map, as the language writes it, to a map ruleset. Returns its identity.
+    ///
+    /// # Errors
+    /// When there is no such ruleset, or this is no map.
+    pub fn map_add(&self, name: &str, text: &str) -> Result<RuleId, NpfError> {
+        self.change_maps(name, |maps, ruleset| {
+            let mut map = language::parse_map(text, &ruleset.config).map_err(NpfError::Rule)?;
+            // Maps that say the same are told apart by how many of them there are.
+            while ruleset.map(map.id).is_some() {
+                map.id = RuleId(map.id.0.wrapping_add(1));
+            }
+            let id = map.id;
+            maps.push(map);
+            Ok(id)
+        })
+    }
+
+    /// Takes a map out of a map ruleset, by its identity. Connections that it translates end.
+    ///
+    /// # Errors
+    /// When there is no such ruleset or map.
+    pub fn map_remove_id(&self, name: &str, id: RuleId) -> Result<(), NpfError> {
+        self.change_maps(name, |maps, _| {
+            let at = maps.iter().position(|m| m.id == id).ok_or(NpfError::NoRule)?;
+            maps.remove(at);
+            Ok(())
+        })
+    }
+
+    /// Takes all maps out of a map ruleset.
+    ///
+    /// # Errors
+    /// When there is no such ruleset.
+    pub fn map_flush(&self, name: &str) -> Result<(), NpfError> {
+        self.change_maps(name, |maps, _| {
+            maps.clear();
+            Ok(())
+        })
+    }
+
+    /// The maps of a map ruleset.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn maps_of(&self, name: &str) -> Result<Vec<Map>, NpfError> {
+        let ruleset = self.ruleset();
+        if !ruleset.config.map_rulesets().any(|r| r.name == name) {
+            return Err(NpfError::NoRuleset(name.to_owned()));
+        }
+        Ok(ruleset.dynamic_maps.get(name).cloned().unwrap_or_default())
+    }
+
+    fn change_maps<R>(
+        &self,
+        name: &str,
+        f: impl FnOnce(&mut Vec<Map>, &Ruleset) -> Result<R, NpfError>,
+    ) -> Result<R, NpfError> {
+        let mut control = self.lock();
+        let old = control.in_force.clone();
+        if !old.ruleset.config.map_rulesets().any(|r| r.name == name) {
+            return Err(NpfError::NoRuleset(name.to_owned()));
+        }
+        let mut maps = old.ruleset.dynamic_maps.get(name).cloned().unwrap_or_default();
+        let answer = f(&mut maps, &old.ruleset)?;
+        let ruleset = Arc::new(old.ruleset.with_maps(name, maps, &*old.addresses)?);
+        self.publish(&mut control, InForce { ruleset, ..old });
         Ok(answer)
     }
 

@@ -1,5 +1,7 @@
 //! The reference's tables of rules and translation, and what its decisions say, by whole configurations.
 
+mod maps;
+
 use super::*;
 use crate::{
     checksum,
