@@ -482,6 +482,10 @@ pub struct Map {
     pub algo: Option<MapAlgo>,
     /// Ports stay as they are (`no-ports`).
     pub no_ports: bool,
+    /// An inner address and port is seen as the same outer one wherever it talks to (`endpoint-independent`).
+    pub endpoint_independent: bool,
+    /// What inner hosts send to such an outer one comes back inside (`hairpin`).
+    pub hairpin: bool,
     /// Which way.
     pub arrow: Arrow,
     /// The inner side, which stands on the left.

@@ -1,6 +1,9 @@
 //! Bursts: packets of connections pass at once, the others are decided on together by the module of the rules.
 
-use super::{BURST, Burst, Engine, Fault, Outcome, Ruleset, Seat, judge::Standing};
+use super::{
+    BURST, Burst, Engine, Fault, Outcome, Ruleset, Seat,
+    judge::{Next, Standing},
+};
 use crate::{
     config::{Limit, TableId},
     packet::Packet,
@@ -77,16 +80,22 @@ impl Engine {
         for (number, packet) in chunk.zip(packets) {
             let mut outcome = Outcome::new();
             let mut item = burst.item(number);
+            if item.was_steered {
+                // It may be half way through a hairpin.
+                self.judge(ruleset, &mut item, packet, seat, &mut outcome);
+                burst.done(number, outcome, ruleset);
+                continue;
+            }
             let judged = match &packet {
                 None => Err(Fault::Malformed),
-                Some(packet) => match self.standing(ruleset, &item, packet, seat) {
+                Some(packet) => match self.standing(ruleset, &item, packet, seat, false) {
                     Err(fault) => Err(fault),
                     Ok(Standing::Elsewhere(worker)) => {
                         outcome.steered_to(worker);
-                        Ok(())
+                        Ok(Next::Done)
                     }
                     Ok(standing) if !standing.asks_rules() => {
-                        self.rest(ruleset, &mut item, packet, seat, standing, None, &mut outcome)
+                        self.rest(ruleset, &mut item, packet, seat, (standing, false), None, &mut outcome)
                     }
                     Ok(standing) => {
                         let tag = ruleset.tag_in_plan(item.tag);
@@ -99,8 +108,10 @@ impl Engine {
                     }
                 },
             };
-            if let Err(fault) = judged {
-                self.fail(&mut outcome, fault);
+            match judged {
+                Ok(Next::Done) => {}
+                Ok(Next::Turn) => self.turn(ruleset, &mut item, seat, &mut outcome),
+                Err(fault) => self.fail(&mut outcome, fault),
             }
             burst.done(number, outcome, ruleset);
         }
@@ -143,7 +154,7 @@ impl Engine {
             let mut item = burst.item(place);
             // A packet before it in the burst may have opened its connection.
             if self.connections.counters().inserted != began && standing.is_of_none() {
-                standing = match self.standing(ruleset, &item, &packet, seat) {
+                standing = match self.standing(ruleset, &item, &packet, seat, false) {
                     Ok(Standing::Elsewhere(_)) | Err(_) => standing,
                     Ok(standing) => standing,
                 };
@@ -158,8 +169,10 @@ impl Engine {
                 // An error in the compiler of modules: the plan says the same.
                 Err(_) => Some(self.rule(ruleset, &item, &packet, seat, &mut outcome)),
             };
-            if let Err(fault) = self.rest(ruleset, &mut item, &packet, seat, standing, decision, &mut outcome) {
-                self.fail(&mut outcome, fault);
+            match self.rest(ruleset, &mut item, &packet, seat, (standing, false), decision, &mut outcome) {
+                Ok(Next::Done) => {}
+                Ok(Next::Turn) => self.turn(ruleset, &mut item, seat, &mut outcome),
+                Err(fault) => self.fail(&mut outcome, fault),
             }
             burst.done(place, outcome, ruleset);
         }

@@ -6,8 +6,11 @@ use super::{
     limits::{Limited, Limits},
 };
 use crate::{
-    nat::ports::{PortMap, Translated},
-    state::Connection,
+    nat::{
+        mapping::{End, Mappings},
+        ports::{PortMap, Translated},
+    },
+    state::{Connection, Millis, Nat, NatKind},
 };
 use std::sync::Arc;
 
@@ -15,16 +18,27 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Held {
     pub ports: PortMap,
+    /// Endpoint-independent ones, and their ports.
+    pub mappings: Mappings,
     /// Those of the ruleset, for all workers.
     pub limits: Arc<Limits>,
     /// Which limits the connections here are under.
     pub limited: Limited,
     pub share: Option<Share>,
+    /// The time, as it was when a packet came last.
+    pub now: Millis,
 }
 
 impl Held {
     pub fn new(limits: Arc<Limits>) -> Held {
-        Held { ports: PortMap::new(), limits, limited: Limited::default(), share: None }
+        Held {
+            ports: PortMap::new(),
+            mappings: Mappings::new(),
+            limits,
+            limited: Limited::default(),
+            share: None,
+            now: Millis(0),
+        }
     }
 
     /// A connection has ended: its port is free again, its rule has one less, and no worker looks for it here.
@@ -36,10 +50,42 @@ impl Held {
                     nat.translated.1,
                 );
             }
-            if let Some(share) = &self.share {
+            if nat.hold.mapped {
+                self.mappings.leave((nat.map, inner_of(&nat, connection.forward().proto())), self.now);
+            }
+            if let Some(share) = self.share.as_ref().filter(|_| nat.hold.claimed) {
                 share.disclaim(connection.backward());
             }
         }
         self.limited.ended(&self.limits, connection);
     }
+
+    /// Mappings that nobody has used for long are no more, and their ports are free.
+    pub fn expire(&mut self, now: Millis) {
+        while let Some(outer) = self.mappings.expire(now) {
+            self.give_back(&outer);
+        }
+    }
+
+    /// The outer end of a mapping is nobody's.
+    pub fn give_back(&mut self, outer: &End) {
+        self.ports.release(Translated { address: outer.address, proto: outer.proto }, outer.port);
+        if let Some(share) = &self.share {
+            share.disclaim_end(outer);
+        }
+    }
+
+    /// Whether an outer end is that of a mapping, of whichever worker.
+    pub fn is_mapped(&self, outer: &End) -> bool {
+        self.mappings.inner_of(*outer).is_some() || self.share.as_ref().is_some_and(|s| s.mapped_by(outer).is_some())
+    }
+}
+
+/// The inner end of a connection that is translated by a mapping.
+pub(super) fn inner_of(nat: &Nat, proto: u8) -> End {
+    let (address, port) = match nat.kind {
+        NatKind::Source => nat.original,
+        NatKind::Destination => nat.translated,
+    };
+    End { address, port, proto }
 }

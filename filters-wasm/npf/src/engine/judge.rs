@@ -1,6 +1,8 @@
 //! One packet's way through the engine.
 
-use super::{By, Engine, Fault, Item, Outcome, Overload, Ruleset, Seat, translate::Maps, translate::Translation};
+use super::{
+    By, Engine, Fault, Item, Outcome, Overload, Ruleset, Seat, mapped::key_of, translate::Maps, translate::Translation,
+};
 use crate::{
     config::{Action, Family, Limit, Return, Rule, RuleId, Stateful},
     evaluate::{Asked, Evaluator, Interfaces},
@@ -9,13 +11,22 @@ use crate::{
     params::Key as Param,
     plan::{Numbered, RuleIndex},
     reply,
-    state::{Binding, ConnId, Connection, Inspect, Key, Millis, read_quoted},
+    state::{Binding, ConnId, Connection, Inspect, Millis},
     tables::host,
     wasm::NONE,
 };
 use std::cell::Cell;
 
 use super::translate::address_on;
+
+/// What is to be done with a packet that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing.
+    Done,
+    /// It has been translated as if it left, and goes to an outer end: now as if it came in.
+    Turn,
+}
 
 /// What a packet is to the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,12 +70,42 @@ impl Engine {
         seat: &Seat<'_>,
         outcome: &mut Outcome,
     ) {
-        let judged = match &packet {
-            Some(packet) => self.steps(ruleset, item, packet, seat, outcome),
-            None => Err(Fault::Malformed),
-        };
-        if let Err(fault) = judged {
-            self.fail(outcome, fault);
+        let Some(packet) = packet else { return self.fail(outcome, Fault::Malformed) };
+        if item.was_steered && self.is_turned(ruleset, item.bytes, &packet) {
+            return self.second_half(ruleset, item, &packet, seat, outcome);
+        }
+        match self.steps(ruleset, item, &packet, seat, outcome) {
+            Ok(Next::Done) => {}
+            Ok(Next::Turn) => self.turn(ruleset, item, seat, outcome),
+            Err(fault) => self.fail(outcome, fault),
+        }
+    }
+
+    /// A packet was translated as if it left, and goes to an outer end.
+    pub(super) fn turn(&mut self, ruleset: &Ruleset, item: &mut Item<'_>, seat: &Seat<'_>, outcome: &mut Outcome) {
+        let Some(packet) = item.read() else { return self.fail(outcome, Fault::Malformed) };
+        match self.turns_to(item.bytes, &packet) {
+            Some(owner) => {
+                self.stats.steered += 1;
+                outcome.steered_to(owner);
+            }
+            None => self.second_half(ruleset, item, &packet, seat, outcome),
+        }
+    }
+
+    fn second_half(
+        &mut self,
+        ruleset: &Ruleset,
+        item: &mut Item<'_>,
+        packet: &Packet,
+        seat: &Seat<'_>,
+        outcome: &mut Outcome,
+    ) {
+        let half = self.standing(ruleset, item, packet, seat, true);
+        let half = half.and_then(|standing| self.rest(ruleset, item, packet, seat, (standing, true), None, outcome));
+        match half {
+            Ok(_) => outcome.turned = outcome.pass,
+            Err(fault) => self.fail(outcome, fault),
         }
     }
 
@@ -75,23 +116,24 @@ impl Engine {
         packet: &Packet,
         seat: &Seat<'_>,
         outcome: &mut Outcome,
-    ) -> Result<(), Fault> {
-        let standing = self.standing(ruleset, item, packet, seat)?;
+    ) -> Result<Next, Fault> {
+        let standing = self.standing(ruleset, item, packet, seat, false)?;
         if let Standing::Elsewhere(worker) = standing {
             outcome.steered_to(worker);
-            return Ok(());
+            return Ok(Next::Done);
         }
         let rule = standing.asks_rules().then(|| self.rule(ruleset, item, packet, seat, outcome));
-        self.rest(ruleset, item, packet, seat, standing, rule, outcome)
+        self.rest(ruleset, item, packet, seat, (standing, false), rule, outcome)
     }
 
-    /// The first steps: what a packet is to the connections.
+    /// The first steps: what a packet is to the connections. `turned`: it is in the second half of a hairpin.
     pub(super) fn standing(
         &mut self,
         ruleset: &Ruleset,
         item: &Item<'_>,
         packet: &Packet,
         seat: &Seat<'_>,
+        turned: bool,
     ) -> Result<Standing, Fault> {
         if packet.options && ruleset.config.params.is_on(drop_options(packet)) {
             return Err(Fault::Options);
@@ -105,7 +147,7 @@ impl Engine {
             }
             Inspect::Over { .. } => return Ok(Standing::OfNone { seen: true }),
             Inspect::None => {
-                return Ok(match self.owner(ruleset, item, packet) {
+                return Ok(match self.owner(ruleset, item, packet).filter(|_| !turned) {
                     Some(worker) => {
                         self.stats.steered += 1;
                         Standing::Elsewhere(worker)
@@ -117,8 +159,9 @@ impl Engine {
         if !self.is_still_valid(ruleset, conn) {
             return Ok(Standing::OfNone { seen: true });
         }
-        // A connection that only translation made passes nothing: the rules are asked for each of its packets.
-        let passes = self.connections.get(conn).is_some_and(|c| c.facts.rule.is_some());
+        // A connection that only translation made passes nothing: the rules are asked for each of its packets, but for what
+        // answers a hairpin.
+        let passes = self.connections.get(conn).is_some_and(|c| c.facts.rule.is_some() || c.turns_inward());
         Ok(Standing::Of { conn, forward, related, passes })
     }
 
@@ -130,10 +173,10 @@ impl Engine {
         item: &mut Item<'_>,
         packet: &Packet,
         seat: &Seat<'_>,
-        standing: Standing,
+        (standing, turned): (Standing, bool),
         rule: Option<u32>,
         outcome: &mut Outcome,
-    ) -> Result<(), Fault> {
+    ) -> Result<Next, Fault> {
         let config = &*ruleset.config;
         let now = seat.now;
         let (mut known, related) = match standing {
@@ -144,7 +187,9 @@ impl Engine {
         let mut procedure = None;
         let mut decided = None;
         let passing = known.filter(|_| !standing.asks_rules()).and_then(|(conn, _)| self.connections.get(conn));
-        if let Some(connection) = passing {
+        if turned {
+            // The rules were asked before the first half.
+        } else if let Some(connection) = passing {
             let facts = connection.facts;
             outcome.rule = facts.rule;
             outcome.tag = if facts.tag != 0 { facts.tag } else { item.tag };
@@ -171,7 +216,7 @@ impl Engine {
                         outcome.pass = false;
                         self.procedure(ruleset, procedure, item.bytes, packet, outcome, now);
                         outcome.reply = answer(how, item.bytes, packet, &*self.addresses, seat);
-                        return Ok(());
+                        return Ok(Next::Done);
                     }
                     self.stats.passed_rules += 1;
                     match (rule.state, known) {
@@ -187,7 +232,7 @@ impl Engine {
                 }
             }
         }
-        let mut goes_on = self.translate(ruleset, item.bytes, packet, seat, is_new, &mut known);
+        let mut goes_on = self.translate(ruleset, item.bytes, packet, seat, (is_new, turned), &mut known);
         outcome.connection = known.and_then(|(conn, _)| self.connections.get(conn)).map(|c| c.state().name());
         if goes_on.is_ok() && !self.procedure(ruleset, procedure, item.bytes, packet, outcome, now) {
             goes_on = Err(Fault::Procedure);
@@ -204,14 +249,8 @@ impl Engine {
     /// The other worker that a packet belongs to which belongs to no connection here.
     fn owner(&self, ruleset: &Ruleset, item: &Item<'_>, packet: &Packet) -> Option<u8> {
         let share = self.held.share.as_ref().filter(|_| ruleset.has_state && !item.was_steered)?;
-        let key = match packet.upper {
-            Upper::Icmp(icmp) => match icmp.class {
-                crate::packet::IcmpClass::Error(quoted) => read_quoted(packet.here(item.bytes).get(quoted..)?)?.answer,
-                _ => Key::unbound(packet)?,
-            },
-            _ => Key::unbound(packet)?,
-        };
-        share.owner(&key)
+        let key = key_of(item.bytes, packet)?;
+        share.owner(&key, || self.mapping_owner(ruleset, share, &key))
     }
 
     /// Whether a connection is one of the rules that are in force; one of others ends, if its rule or map is not there.
@@ -382,19 +421,19 @@ impl Engine {
         bytes: &mut [u8],
         packet: &Packet,
         seat: &Seat<'_>,
-        is_new: bool,
+        (is_new, turned): (bool, bool),
         known: &mut Option<(ConnId, bool)>,
-    ) -> Result<(), Fault> {
+    ) -> Result<Next, Fault> {
         let Ruleset { config, dynamic, programs, maps, .. } = ruleset;
         if let Some((conn, forward)) = *known
             && self.connections.get(conn).is_some_and(|c| c.nat().is_some())
         {
-            self.translate_known(bytes, packet, conn, forward, seat.at);
-            return Ok(());
+            let turns = self.translate_known(bytes, packet, conn, forward, seat.at);
+            return Ok(if turns { Next::Turn } else { Next::Done });
         }
         // A connection that began without a translation has none; maps without connections are for each packet.
         if maps.is_empty() || !is_new && !ruleset.has_static_maps {
-            return Ok(());
+            return Ok(Next::Done);
         }
         let within = |_: &Rule| true;
         let evaluator = Evaluator::new(programs, &self.tables, &*self.addresses, dynamic, &within);
@@ -405,22 +444,27 @@ impl Engine {
             interfaces: &*self.addresses,
             only_static: !is_new,
             cursors: &mut self.cursors,
+            held: &self.held,
+            turned,
         };
-        let (map, kind, address, port) = match maps.plan(packet, seat.interface, seat.way, &evaluator)? {
-            None => return Ok(()),
+        let plan = match maps.plan(packet, seat.interface, seat.way, &evaluator)? {
+            // Half a hairpin does not go on: the mapping has just ended.
+            None if turned => return Err(Fault::NoState),
+            None => return Ok(Next::Done),
             Some(Translation::Static(change)) => {
                 rewrite(bytes, packet, change);
-                return Ok(());
+                return Ok(Next::Done);
             }
             Some(Translation::Npt(npt, way)) => {
-                return if npt.rewrite(bytes, packet, way) { Ok(()) } else { Err(Fault::NoAddress) };
+                return if npt.rewrite(bytes, packet, way) { Ok(Next::Done) } else { Err(Fault::NoAddress) };
             }
-            Some(Translation::Dynamic { map, kind, address, port }) => (map, kind, address, port),
+            Some(Translation::Dynamic(plan)) => plan,
         };
         let conn = match *known {
             Some((conn, _)) => conn,
             None => {
-                let binding = Binding::new(&config.params, Stateful::Interface);
+                let stateful = if plan.hold.hairpin { Stateful::All } else { Stateful::Interface };
+                let binding = Binding::new(&config.params, stateful);
                 let mut connection =
                     Connection::open(bytes, packet, seat.at, binding, seat.now).ok_or(Fault::NoState)?;
                 connection.facts.serial = ruleset.serial;
@@ -429,8 +473,8 @@ impl Engine {
             }
         };
         *known = Some((conn, true));
-        let begun = self.begin_translation(bytes, packet, conn, (map, kind, address, port), seat.at);
-        begun.inspect_err(|_| _ = self.end(conn))
+        self.begin_translation(ruleset, bytes, packet, conn, plan, seat.at).inspect_err(|_| _ = self.end(conn))?;
+        Ok(if plan.hold.hairpin && !turned { Next::Turn } else { Next::Done })
     }
 }
 

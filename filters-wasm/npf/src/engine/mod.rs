@@ -11,6 +11,7 @@ mod burst;
 mod held;
 mod judge;
 mod limits;
+mod mapped;
 mod maps;
 mod outcome;
 mod procedures;
@@ -425,11 +426,15 @@ impl Engine {
 
     /// Whether nothing would be done by [`Engine::tick`] now or later: it need not be called until the next packet.
     pub fn is_idle(&self) -> bool {
-        self.connections.is_empty() && self.review.is_none() && self.fragments.datagrams() == 0
+        self.connections.is_empty()
+            && self.held.mappings.is_empty()
+            && self.review.is_none()
+            && self.fragments.datagrams() == 0
     }
 
     /// Ends what has expired, a little beside each packet.
     fn sweep(&mut self, now: Millis) {
+        self.held.now = now;
         if self.review.is_some() {
             self.review();
         }
@@ -439,6 +444,7 @@ impl Engine {
         }
         if now.0 >= self.next_sweep {
             self.fragments.expire(now.0);
+            self.held.expire(now);
             if self.expire_connections(now, EXPIRE_AT_ONCE) < EXPIRE_AT_ONCE {
                 self.next_sweep = now.0 + SWEEP;
             }

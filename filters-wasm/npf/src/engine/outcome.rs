@@ -12,6 +12,8 @@ pub struct Outcome {
     pub pass: bool,
     /// It belongs to a connection of another worker, or would open one there, and was not judged.
     pub steer: Option<u8>,
+    /// It comes back from where it was going: its destination is inside, and it is to be routed again.
+    pub turned: bool,
     /// It is a fragment that waits for the others of its packet.
     pub kept: bool,
     /// The rule that decided, also of the connection that it belongs to.
@@ -129,6 +131,7 @@ impl Outcome {
         Outcome {
             pass: true,
             steer: None,
+            turned: false,
             kept: false,
             rule: None,
             fault: None,

@@ -6,7 +6,7 @@ use super::{
     procedures::Meters,
 };
 use crate::{
-    config::{Call, Config, Map, Rule, RuleId},
+    config::{Address, Call, Config, Map, Rule, RuleId},
     evaluate::{Dynamic, Interfaces, Programs},
     plan::{self, Plan, TagNumber},
     state::Facts,
@@ -43,6 +43,8 @@ pub struct Ruleset {
     pub(super) programs: Programs,
     pub(super) plan: Plan,
     pub(super) has_static_maps: bool,
+    /// Inner addresses of endpoint-independent maps.
+    pub(super) mapped: Vec<Address>,
     /// Packets of a connection must be judged by the worker that has it.
     pub(super) has_state: bool,
     /// Some rule has limits.
@@ -224,6 +226,11 @@ impl Ruleset {
         Ok(Ruleset {
             has_static_maps: maps.iter().any(|m| m.map.is_static),
             has_limits: rules.iter().any(|r| !r.limits.is_empty()),
+            mapped: maps
+                .iter()
+                .filter(|m| m.map.endpoint_independent)
+                .flat_map(|m| m.map.inner.addresses.clone())
+                .collect(),
             has_state: maps.iter().any(|m| !m.map.is_static)
                 || rules.iter().any(|r| r.state.is_some() || !r.limits.is_empty()),
             numbers: rules.iter().zip(0..).map(|(rule, number)| (rule.id, number)).collect(),

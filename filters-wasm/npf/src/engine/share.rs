@@ -5,8 +5,23 @@
 //! comes back has other addresses. Where a port is chosen, one is chosen whose answers belong to the same worker
 //! ([`Share::is_ours`]). Where there is nothing to choose (a port that is forwarded, an address that stands for another, a
 //! protocol without ports), the worker writes down that these packets are its own, whatever their hash says: [`Elsewhere`].
+//!
+//! **Endpoint-independent mappings.** An inner end (address, port, protocol) has one outer end for all whom it talks to, and
+//! no port could be chosen whose answers from everybody belong to the same worker. So the inner end decides: all packets
+//! from it and to it, at every interface, belong to the worker that a hash of the end names, whoever is at the other end
+//! ([`Share::of_end`]); of two inner ends, the lower one. That needs nothing to be written down, for which addresses are inner
+//! ones the maps say. Packets to an outer end, from known hosts and from unknown ones, find the same worker because it has
+//! written down the outer end alone, once for all ([`Share::claim_end`]). What is looked at first is what is written down of
+//! a connection, then this, then the packet's own hash.
+//!
+//! A **hairpin** is two translations one after the other: of the source, as if the packet left, and of the destination, as if
+//! it came in. Each belongs to the worker of its inner end; in between the packet goes from the one to the other, with both
+//! outer ends in it. Such a packet is handed over by npf alone: one that came in like that stays where it is, so that nobody
+//! gets by the rules by writing outer ends into it.
 
 use crate::{
+    config::Family,
+    nat::mapping::End,
     packet::proto,
     state::{Key, NatKind},
 };
@@ -39,10 +54,36 @@ impl Share {
         usize::from(self.workers)
     }
 
-    /// The worker that packets with a key belong to, if it is another one.
-    pub(super) fn owner(&self, key: &Key) -> Option<u8> {
+    /// This worker.
+    pub(super) fn me(&self) -> u8 {
+        self.me
+    }
+
+    /// The worker that packets with a key belong to, if it is another one. `mapped` is who has them by endpoint-independent
+    /// mapping.
+    pub(super) fn owner(&self, key: &Key, mapped: impl FnOnce() -> Option<u8>) -> Option<u8> {
         let own = if self.elsewhere.is_empty() { None } else { self.elsewhere.find(name_of(key)) };
-        Some(own.unwrap_or_else(|| self.natural(key))).filter(|owner| *owner != self.me)
+        Some(own.or_else(mapped).unwrap_or_else(|| self.natural(key))).filter(|owner| *owner != self.me)
+    }
+
+    /// The worker of an inner end of an endpoint-independent map.
+    pub(super) fn of_end(&self, end: &End) -> u8 {
+        ((name_of_end(end) >> 24) % u64::from(self.workers)) as u8
+    }
+
+    /// The worker that has the mapping of an outer end.
+    pub(super) fn mapped_by(&self, end: &End) -> Option<u8> {
+        if self.elsewhere.is_empty() { None } else { self.elsewhere.find(name_of_end(end)) }
+    }
+
+    /// Says that an outer end is that of a mapping of this worker. False: there is no room, or it is another one's.
+    pub(super) fn claim_end(&self, end: &End) -> bool {
+        self.elsewhere.insert(name_of_end(end), self.me)
+    }
+
+    /// It is no longer.
+    pub(super) fn disclaim_end(&self, end: &End) {
+        self.elsewhere.remove(name_of_end(end), self.me);
     }
 
     /// Whether packets with a key come here by their hash.
@@ -79,23 +120,21 @@ impl Share {
         // The hash of the 32-bit words one by one is the hash of their sum.
         let word = |a: u128| (a >> 96) as u32 ^ (a >> 64) as u32 ^ (a >> 32) as u32 ^ a as u32;
         let (src, dst) = match key.family() {
-            crate::config::Family::V4 => (key.source() as u32, key.destination() as u32),
-            crate::config::Family::V6 => (word(key.source()), word(key.destination())),
+            Family::V4 => (key.source() as u32, key.destination() as u32),
+            Family::V6 => (word(key.source()), word(key.destination())),
         };
         (toeplitz(src, dst, ports) % u32::from(self.workers)) as u8
     }
 
-    /// Says that packets with a key, and those of the other way, belong to this worker. False: there is no room, or they are
-    /// another one's.
+    /// Says that packets with a key, and those of the other way, belong to this worker, though they would not by themselves.
+    /// False: there is no room, or they are another one's.
     pub(super) fn claim(&self, key: &Key) -> bool {
-        self.is_natural(key) || self.elsewhere.insert(name_of(key), self.me)
+        self.elsewhere.insert(name_of(key), self.me)
     }
 
     /// They do no longer.
     pub(super) fn disclaim(&self, key: &Key) {
-        if !self.is_natural(key) {
-            self.elsewhere.remove(name_of(key), self.me);
-        }
+        self.elsewhere.remove(name_of(key), self.me);
     }
 }
 
@@ -203,10 +242,15 @@ fn name_of(key: &Key) -> u64 {
     both | 1 << 24
 }
 
+/// The name of an end by itself: that of packets between it and nobody.
+fn name_of_end(end: &End) -> u64 {
+    name_of(&Key::new(Family::V6, end.proto, (end.address, end.port), (0, 0)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Family, packet::v4};
+    use crate::packet::v4;
 
     fn key(proto: u8, src: u32, sport: u16, dst: u32, dport: u16) -> Key {
         Key::new(Family::V4, proto, (v4(src), sport), (v4(dst), dport))
@@ -224,9 +268,9 @@ mod tests {
         for n in 0..2000u32 {
             for proto in [6, 17, 1, 47] {
                 let key = key(proto, 0x0a00_0000 + n, 1000 + n as u16, 0xc633_6401 ^ n << 3, 443);
-                let owners: Vec<usize> = (0..5).filter(|w| shares[*w].owner(&key).is_none()).collect();
+                let owners: Vec<usize> = (0..5).filter(|w| shares[*w].owner(&key, || None).is_none()).collect();
                 assert_eq!(owners.len(), 1);
-                assert_eq!(shares[owners[0]].owner(&key.reverse()), None);
+                assert_eq!(shares[owners[0]].owner(&key.reverse(), || None), None);
                 seen[owners[0]] += 1;
             }
         }
@@ -237,14 +281,14 @@ mod tests {
     fn what_is_claimed_comes_to_who_claimed_it_until_the_last_claim_is_gone() {
         let shares = shares(2);
         let key = (0..).map(|n| key(6, 0x0a00_0001, n, 0xc633_6401, 80)).find(|k| shares[1].is_natural(k)).unwrap();
-        assert_eq!(shares[0].owner(&key), Some(1));
+        assert_eq!(shares[0].owner(&key, || None), Some(1));
         assert!(shares[0].claim(&key) && shares[0].claim(&key.reverse()));
-        assert_eq!([shares[0].owner(&key), shares[1].owner(&key.reverse())], [None, Some(0)]);
+        assert_eq!([shares[0].owner(&key, || None), shares[1].owner(&key.reverse(), || None)], [None, Some(0)]);
         assert!(!shares[1].elsewhere.insert(name_of(&key), 1), "another one has it");
         shares[0].disclaim(&key);
-        assert_eq!(shares[1].owner(&key), Some(0));
+        assert_eq!(shares[1].owner(&key, || Some(1)), Some(0), "a claim goes before a mapping");
         shares[0].disclaim(&key);
-        assert_eq!((shares[1].owner(&key), shares[1].elsewhere.len()), (None, 0));
+        assert_eq!((shares[1].owner(&key, || None), shares[1].elsewhere.len()), (None, 0));
     }
 
     #[test]
@@ -256,5 +300,20 @@ mod tests {
         assert!(taken.iter().all(|n| elsewhere.find(*n) == Some(3)));
         taken.iter().for_each(|n| elsewhere.remove(*n, 3));
         assert!(elsewhere.is_empty() && names.iter().all(|n| elsewhere.find(*n).is_none()));
+    }
+
+    #[test]
+    fn an_outer_end_leads_everybody_to_the_worker_of_its_mapping() {
+        let shares = shares(3);
+        let end = |port| End { address: v4(0xc000_0201), port, proto: 17 };
+        assert!(shares[2].claim_end(&end(5000)) && !shares[1].claim_end(&end(5000)));
+        assert_eq!([5000, 5001].map(|p| shares[0].mapped_by(&end(p))), [Some(2), None]);
+        assert_eq!(shares[0].mapped_by(&End { proto: 6, ..end(5000) }), None);
+        shares[2].disclaim_end(&end(5000));
+        assert!(shares[1].claim_end(&end(5000)));
+        // Inner ends are spread over all workers, the same way by all of them.
+        let mut seen = [0; 3];
+        (0..3000).for_each(|p| seen[usize::from(shares[0].of_end(&end(p)))] += 1);
+        assert!(seen.iter().all(|n| (900..1100).contains(n)), "{seen:?}");
     }
 }

@@ -1,18 +1,22 @@
 //! Which map translates a packet, and to what.
 
-use super::{Engine, Fault, PlacedMap};
+use super::{
+    Engine, Fault, PlacedMap, Ruleset,
+    held::{Held, inner_of},
+};
 use crate::{
     config::{Address, Arrow, Config, Family, Map, MapAlgo, PortRange, Prefix, RuleId, Segment},
     evaluate::{Evaluator, Interfaces, Where},
     nat::{
         Change, Side, choose, icmp_error,
+        mapping::End,
         npt66::{Npt66, Way},
         ports::Translated,
         rewrite,
     },
     packet::{IcmpClass, Packet, Upper, number_of, proto},
     params::Key as Param,
-    state::{ConnId, Crossing, Key, Nat, NatKind},
+    state::{ConnId, Crossing, Hold, Key, Nat, NatKind},
     tables::Tables,
 };
 use std::collections::HashMap;
@@ -24,7 +28,17 @@ pub(super) enum Translation {
     /// RFC 6296.
     Npt(Npt66, Way),
     /// A connection remembers it.
-    Dynamic { map: RuleId, kind: NatKind, address: u128, port: Port },
+    Dynamic(Plan),
+}
+
+/// How a connection is to be translated.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub map: RuleId,
+    pub kind: NatKind,
+    pub address: u128,
+    pub port: Port,
+    pub hold: Hold,
 }
 
 /// The port of a translated packet.
@@ -96,6 +110,29 @@ pub(super) struct Maps<'a> {
     /// Only maps without connections are looked at.
     pub(super) only_static: bool,
     pub(super) cursors: &'a mut HashMap<RuleId, u64>,
+    pub(super) held: &'a Held,
+    /// It is the second half of a hairpin.
+    pub(super) turned: bool,
+}
+
+/// What a map does with a packet.
+enum Via {
+    /// What its arrow says.
+    Arrow(Side),
+    /// It goes to whom an outer end stands for.
+    Inward(End),
+    /// It comes from inside and goes to an outer end.
+    Turn,
+}
+
+/// Where a packet goes, if its protocol is one of which ends are mapped.
+fn outer_end(packet: &Packet) -> Option<End> {
+    let ports = match packet.upper {
+        Upper::Tcp(tcp) => tcp.ports,
+        Upper::Udp(ports) => ports,
+        _ => return None,
+    };
+    Some(End { address: packet.dst, port: ports.dst, proto: packet.proto })
 }
 
 impl Maps<'_> {
@@ -107,13 +144,29 @@ impl Maps<'_> {
         way: Where,
         evaluator: &Evaluator<'_, '_>,
     ) -> Result<Option<Translation>, Fault> {
-        let found =
-            self.maps.iter().filter(|placed| placed.is_at(interface, way)).find_map(|PlacedMap { map, .. }| {
-                let is_here = map.interface == interface && (map.is_static || !self.only_static);
-                let side = side(map, way).filter(|side| is_here && is_for(map, *side, packet, evaluator))?;
-                Some((map, side))
-            });
-        let Some((map, side)) = found else { return Ok(None) };
+        let found = self.maps.iter().find_map(|placed| {
+            let map = &placed.map;
+            let by_mapping = (map.endpoint_independent && way == Where::In && !self.only_static)
+                .then(|| self.by_mapping(map, packet, interface, evaluator))
+                .flatten();
+            if by_mapping.is_some() || self.turned {
+                return by_mapping.map(|via| (map, via));
+            }
+            let is_here = map.interface == interface && (map.is_static || !self.only_static);
+            let side = side(map, way).filter(|_| is_here && placed.is_at(interface, way))?;
+            is_for(map, side, packet, evaluator).then_some((map, Via::Arrow(side)))
+        });
+        let Some((map, via)) = found else { return Ok(None) };
+        let hairpin = self.turned || matches!(via, Via::Turn);
+        let hold = |mapped| Hold { mapped, hairpin, claimed: false };
+        let side = match via {
+            Via::Arrow(side) => side,
+            Via::Turn => Side::Src,
+            Via::Inward(End { address, port, .. }) => {
+                let (kind, port) = (NatKind::Destination, Port::This(port));
+                return Ok(Some(Translation::Dynamic(Plan { map: map.id, kind, address, port, hold: hold(true) })));
+            }
+        };
         let target = if side == Side::Src { &map.outer } else { &map.inner };
         let own = if side == Side::Src { packet.src } else { packet.dst };
         if map.algo == Some(MapAlgo::Npt66) {
@@ -134,7 +187,22 @@ impl Maps<'_> {
             return Ok(Some(Translation::Static(Change { side, address: Some(address), port_or_id: None })));
         }
         let kind = if side == Side::Src { NatKind::Source } else { NatKind::Destination };
-        Ok(Some(Translation::Dynamic { map: map.id, kind, address, port: self.port(map, side, packet) }))
+        let port = self.port(map, side, packet);
+        let hold = hold(map.endpoint_independent && outer_end(packet).is_some());
+        Ok(Some(Translation::Dynamic(Plan { map: map.id, kind, address, port, hold })))
+    }
+
+    /// What an endpoint-independent map does with a packet that comes in.
+    fn by_mapping(&self, map: &Map, packet: &Packet, interface: &str, evaluator: &Evaluator<'_, '_>) -> Option<Via> {
+        let to = outer_end(packet)?;
+        let inner = self.held.mappings.inner_of(to).filter(|(id, _)| *id == map.id).map(|(_, inner)| inner);
+        if self.turned {
+            return inner.filter(|_| map.hairpin).map(Via::Inward);
+        }
+        if map.hairpin && is_for(map, Side::Src, packet, evaluator) && self.held.is_mapped(&to) {
+            return Some(Via::Turn);
+        }
+        inner.filter(|_| map.interface == interface).map(Via::Inward)
     }
 
     fn port(&self, map: &Map, side: Side, packet: &Packet) -> Port {
@@ -165,12 +233,14 @@ impl Engine {
     /// Gives a connection its translation, and the packet that began it.
     pub(super) fn begin_translation(
         &mut self,
+        ruleset: &Ruleset,
         bytes: &mut [u8],
         packet: &Packet,
         conn: ConnId,
-        (map, kind, address, port): (RuleId, NatKind, u128, Port),
+        plan: Plan,
         at: Crossing,
     ) -> Result<(), Fault> {
+        let Plan { map, kind, mut address, port, hold } = plan;
         let connection = self.connections.get(conn).ok_or(Fault::NoState)?;
         let original = match kind {
             NatKind::Source => connection.forward().source_end(),
@@ -179,23 +249,38 @@ impl Engine {
         let forward = *connection.forward();
         let of = Translated { address, proto: packet.proto };
         let (id, port_taken) = match port {
+            Port::Free(range) if hold.mapped => {
+                let outer = self.outer_of((map, End::source(&forward)), address, range)?;
+                address = outer.address;
+                (outer.port, false)
+            }
+            Port::This(port) if hold.mapped => {
+                let inner = End { address, port, proto: packet.proto };
+                self.held.mappings.join((map, inner)).ok_or(Fault::NoState)?;
+                (port, false)
+            }
             Port::Same => (original.1, false),
             Port::This(port) => (port, false),
             Port::Free(range) => {
                 let random = &mut || self.random.next();
                 let free = match &self.held.share {
                     None => self.held.ports.get(of, range, random),
-                    Some(share) => {
-                        self.held.ports.get_where(of, range, random, |id| share.is_ours(&forward, kind, address, id))
-                    }
+                    Some(share) => self.held.ports.get_where(of, range, random, |id| {
+                        let end = End { address, port: id, proto: packet.proto };
+                        share.is_ours(&forward, kind, address, id)
+                            && (ruleset.mapped.is_empty() || share.mapped_by(&end).is_none())
+                    }),
                 };
                 (free.ok_or(Fault::PortsExhausted)?, true)
             }
         };
-        let nat = Nat { map, kind, original, translated: (address, id), port_taken, interface: at.interface };
-        let begun = self.begin_claimed(conn, nat, &forward);
+        let nat = Nat { map, kind, original, translated: (address, id), port_taken, interface: at.interface, hold };
+        let begun = self.begin_claimed(ruleset, conn, nat, &forward);
         if begun.is_err() && port_taken {
             self.held.ports.release(of, id);
+        }
+        if begun.is_err() && hold.mapped {
+            self.held.mappings.leave((map, inner_of(&nat, packet.proto)), self.held.now);
         }
         begun?;
         change(bytes, packet, nat, true);
@@ -203,24 +288,29 @@ impl Engine {
     }
 
     /// Translates a connection whose packets, those that come back too, are this worker's from now on.
-    fn begin_claimed(&mut self, conn: ConnId, nat: Nat, forward: &Key) -> Result<(), Fault> {
+    fn begin_claimed(&mut self, ruleset: &Ruleset, conn: ConnId, mut nat: Nat, forward: &Key) -> Result<(), Fault> {
         let (address, id) = nat.translated;
-        let after = match nat.kind {
+        let back = match nat.kind {
             NatKind::Source => forward.with_source(address, id),
             NatKind::Destination => forward.with_destination(address, id),
-        };
-        if self.held.share.as_ref().is_some_and(|share| !share.claim(&after)) {
-            return Err(Fault::Conflict);
+        }
+        .reverse();
+        if let Some(share) = &self.held.share {
+            nat.hold.claimed = !self.is_ours_by_itself(ruleset, share, &back);
+            if nat.hold.claimed && !share.claim(&back) {
+                return Err(Fault::Conflict);
+            }
         }
         self.connections.translate(conn, nat).map_err(|_| {
-            if let Some(share) = &self.held.share {
-                share.disclaim(&after);
+            if let Some(share) = self.held.share.as_ref().filter(|_| nat.hold.claimed) {
+                share.disclaim(&back);
             }
             Fault::Conflict
         })
     }
 
-    /// Translates a packet of a connection that has a translation, where its map's interface is.
+    /// Translates a packet of a connection that has a translation, where its map's interface is. True: it is a hairpin, and
+    /// the other half is to be done.
     pub(super) fn translate_known(
         &mut self,
         bytes: &mut [u8],
@@ -228,14 +318,18 @@ impl Engine {
         conn: ConnId,
         forward: bool,
         at: Crossing,
-    ) {
-        let Some(nat) = self.connections.get(conn).and_then(|c| c.nat()) else { return };
+    ) -> bool {
+        let Some(nat) = self.connections.get(conn).and_then(|c| c.nat()) else { return false };
         let outward = at.direction == crate::state::Direction::Out;
         // A connection that is bound to no interface is seen on others too, where nothing is translated.
-        let here = (outward == (nat.kind == NatKind::Source)) == forward;
-        if !here || nat.interface != at.interface {
-            return;
+        let here = match nat.hold.hairpin {
+            true => !outward,
+            false => (outward == (nat.kind == NatKind::Source)) == forward && nat.interface == at.interface,
+        };
+        if !here {
+            return false;
         }
+        let turns = nat.hold.hairpin && (nat.kind == NatKind::Source) == forward;
         if matches!(packet.upper, Upper::Icmp(icmp) if matches!(icmp.class, IcmpClass::Error(_))) {
             let target = if forward { nat.translated } else { nat.original };
             let side = match (nat.kind, forward) {
@@ -245,9 +339,10 @@ impl Engine {
             let change = Change { side, address: Some(target.0), port_or_id: Some(target.1) };
             // An error without a quote is none of a connection.
             icmp_error::translate(bytes, packet, change, Some(target.0));
-            return;
+            return turns;
         }
         change(bytes, packet, nat, forward);
+        turns
     }
 }
 

@@ -99,7 +99,7 @@ pub fn parse_map(text: &str, config: &Config) -> Result<Map, Diagnostics> {
     let mut session = Session::new(&NoFiles);
     let decl = command(&mut session, "map", text).and_then(|file| parse::parse_map(&mut session, file));
     let map = match decl {
-        Some(Statement::Map(decl)) => Resolver::new(&mut session, config).single_map(decl),
+        Some(Statement::Map(decl)) => Resolver::new(&mut session, config).single_map(*decl),
         Some(_) => {
             session.error(Span::default(), "a ruleset cannot be added by a command");
             None

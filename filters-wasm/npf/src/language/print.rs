@@ -462,6 +462,8 @@ impl Printer<'_, '_> {
             None => "",
         });
         self.out.push_str(if map.no_ports { " no-ports" } else { "" });
+        self.out.push_str(if map.endpoint_independent { " endpoint-independent" } else { "" });
+        self.out.push_str(if map.hairpin { " hairpin" } else { "" });
         if !map.has_filter {
             self.protos(&map.filter.protos)?;
         }

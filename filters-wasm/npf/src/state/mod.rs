@@ -109,6 +109,19 @@ pub struct Nat {
     pub port_taken: bool,
     /// The interface at which it is translated: the number that the engine has given to its name.
     pub interface: Option<u16>,
+    /// More of it.
+    pub hold: Hold,
+}
+
+/// What a translation has besides addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hold {
+    /// The outer end is that of an endpoint-independent mapping.
+    pub mapped: bool,
+    /// It turns packets back inside: they are translated where they come in, and so are those that answer them.
+    pub hairpin: bool,
+    /// Packets that come back are said to belong to this worker, whatever their hash says.
+    pub claimed: bool,
 }
 
 /// What of a [`Nat`] does not follow from the two keys.
@@ -118,6 +131,7 @@ struct NatMark {
     kind: NatKind,
     port_taken: bool,
     interface: Option<u16>,
+    hold: Hold,
 }
 
 /// What of forward packets is translated.
@@ -228,8 +242,15 @@ impl Connection {
             NatKind::Destination => self.forward.with_destination(address, id),
         };
         self.backward = after.reverse();
-        let Nat { map, kind, port_taken, interface, .. } = nat;
-        self.mark = Some(NatMark { map, kind, port_taken, interface });
+        if nat.hold.hairpin {
+            // Answers come in too, at the interface of whoever answers.
+            let direction = self.forward.direction();
+            let binding = Binding { interface: false, direction: direction.is_some() };
+            let at = Crossing { interface: None, direction: direction.unwrap_or(Direction::In) };
+            self.backward = self.backward.bound(at, binding);
+        }
+        let Nat { map, kind, port_taken, interface, hold, .. } = nat;
+        self.mark = Some(NatMark { map, kind, port_taken, interface, hold });
     }
 
     /// The key of packets that go the way of the first one, before they are translated.
@@ -249,12 +270,22 @@ impl Connection {
 
     /// How it is translated.
     pub fn nat(&self) -> Option<Nat> {
-        let NatMark { map, kind, port_taken, interface } = self.mark?;
+        let NatMark { map, kind, port_taken, interface, hold } = self.mark?;
         let (original, translated) = match kind {
             NatKind::Source => (self.forward.source_end(), self.backward.destination_end()),
             NatKind::Destination => (self.forward.destination_end(), self.backward.source_end()),
         };
-        Some(Nat { map, kind, original, translated, port_taken, interface })
+        Some(Nat { map, kind, original, translated, port_taken, interface, hold })
+    }
+
+    /// One of its keys is bound to no interface.
+    fn is_floating(&self) -> bool {
+        self.forward.interface().is_none() || self.backward.interface().is_none()
+    }
+
+    /// It turns packets back inside, and what they are answered with.
+    pub(crate) fn turns_inward(&self) -> bool {
+        self.mark.is_some_and(|m| m.hold.hairpin && m.kind == NatKind::Destination)
     }
 
     /// The map that it is translated by.

@@ -4,7 +4,7 @@
 //! those of one configuration. Of keys only the forward one is written: the other one follows from it and the translation.
 
 use super::{
-    ConnId, Connection, Connections, Crossing, Direction, Facts, Millis, Nat, NatKind, Refused, State, Tally,
+    ConnId, Connection, Connections, Crossing, Direction, Facts, Hold, Millis, Nat, NatKind, Refused, State, Tally,
     key::{Binding, Key},
     table::Gone,
 };
@@ -65,6 +65,12 @@ pub struct NatRecord {
     pub port_taken: bool,
     /// The interface at which it is translated.
     pub interface: Option<String>,
+    /// The outer end is that of an endpoint-independent mapping.
+    #[serde(default)]
+    pub mapped: bool,
+    /// It turns packets back inside.
+    #[serde(default)]
+    pub hairpin: bool,
 }
 
 /// The names of what connections have numbers of, in the configuration of the time.
@@ -127,6 +133,8 @@ impl ConnectionRecord {
                 translated: (address(nat.translated.0), nat.translated.1),
                 port_taken: nat.port_taken,
                 interface: nat.interface.and_then(|i| names.interface(i)),
+                mapped: nat.hold.mapped,
+                hairpin: nat.hold.hairpin,
             }),
             state: connection.state,
             rule: rule.map(|r| r.0),
@@ -182,6 +190,7 @@ impl ConnectionRecord {
                 translated: (number(nat.translated.0)?, nat.translated.1),
                 port_taken: nat.port_taken,
                 interface: find("interface", nat.interface.as_deref(), |name| names.interface_number(name))?,
+                hold: Hold { mapped: nat.mapped, hairpin: nat.hairpin, claimed: false },
             });
         }
         Ok(connection)

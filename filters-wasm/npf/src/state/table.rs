@@ -299,7 +299,7 @@ impl Connections {
         connection.generation = generation;
         let (forward, backward) = (connection.forward.hash(self.seed), connection.backward.hash(self.seed));
         let deadline = self.rules.deadline(&connection);
-        self.floating += usize::from(connection.forward.interface().is_none());
+        self.floating += usize::from(connection.is_floating());
         *self.at_mut(slot) = connection;
         self.index.insert(forward, slot, true);
         self.index.insert(backward, slot, false);
@@ -325,6 +325,8 @@ impl Connections {
             self.counters.duplicate += 1;
             return Err(Refused::Duplicate);
         }
+        self.floating -= usize::from(self.at(id.slot).is_floating());
+        self.floating += usize::from(changed.is_floating());
         self.index.remove(before.hash(self.seed), id.slot, false);
         self.index.insert(changed.backward.hash(self.seed), id.slot, false);
         *self.at_mut(id.slot) = changed;
@@ -501,7 +503,7 @@ impl Connections {
         let connection = self.at(slot);
         gone(ConnId { slot, generation: connection.generation }, connection);
         let (forward, backward) = (connection.forward.hash(self.seed), connection.backward.hash(self.seed));
-        self.floating -= usize::from(connection.forward.interface().is_none());
+        self.floating -= usize::from(connection.is_floating());
         self.index.remove(forward, slot, true);
         self.index.remove(backward, slot, false);
         self.wheel.remove(slot);

@@ -81,7 +81,15 @@ impl Connections {
 }
 
 fn snat(original: (u128, u16), translated: (u128, u16)) -> Nat {
-    Nat { map: RuleId(5), kind: NatKind::Source, original, translated, port_taken: true, interface: Some(OUTSIDE) }
+    Nat {
+        map: RuleId(5),
+        kind: NatKind::Source,
+        original,
+        translated,
+        port_taken: true,
+        interface: Some(OUTSIDE),
+        hold: Hold::default(),
+    }
 }
 
 #[test]

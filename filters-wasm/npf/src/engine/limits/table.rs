@@ -284,7 +284,7 @@ mod tests {
                 for _ in 0..100_000 {
                     let name = random() % 24;
                     match mine.get_mut(&name).filter(|n| **n > 0) {
-                        Some(n) if random() % 3 > 0 => {
+                        Some(n) if !random().is_multiple_of(3) => {
                             *n -= 1;
                             held[name as usize].fetch_sub(1, SeqCst);
                             table.undo(name + 1, down);

@@ -1,5 +1,6 @@
 //! The reference's tables of rules and translation, and what its decisions say, by whole configurations.
 
+mod mapped;
 mod maps;
 
 use super::*;

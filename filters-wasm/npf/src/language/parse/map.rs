@@ -18,6 +18,7 @@ impl Parser<'_, '_> {
         }
         let interface = self.interface()?;
         let (mut kind, mut algo, mut no_ports) = (None, None, false);
+        let (mut endpoint_independent, mut hairpin) = (None, None);
         loop {
             let at = self.peek().span;
             match self.word() {
@@ -34,6 +35,12 @@ impl Parser<'_, '_> {
                     self.advance();
                     no_ports = true;
                 }
+                "endpoint-independent" if endpoint_independent.is_some() => {
+                    return Err(self.twice(at, "\"endpoint-independent\""));
+                }
+                "endpoint-independent" => endpoint_independent = Some(self.advance().span),
+                "hairpin" if hairpin.is_some() => return Err(self.twice(at, "\"hairpin\"")),
+                "hairpin" => hairpin = Some(self.advance().span),
                 _ => break,
             }
         }
@@ -58,18 +65,20 @@ impl Parser<'_, '_> {
         let (filter, has_filter) = self.map_filter(head)?;
         let span = span.to(self.last());
         let is_static = kind.unwrap_or(false);
-        Ok(Statement::Map(MapDecl {
+        Ok(Statement::Map(Box::new(MapDecl {
             interface,
             is_static,
             algo,
             no_ports,
+            endpoint_independent,
+            hairpin,
             arrow,
             inner,
             outer,
             filter,
             has_filter,
             span,
-        }))
+        })))
     }
 
     fn algo(&mut self) -> Parse<MapAlgo> {

@@ -24,6 +24,8 @@ impl Resolver<'_, '_> {
             is_static: decl.is_static,
             algo: decl.algo.map(|(algo, _)| algo),
             no_ports: decl.no_ports,
+            endpoint_independent: decl.endpoint_independent.is_some(),
+            hairpin: decl.hairpin.is_some(),
             arrow: decl.arrow,
             inner: inner?,
             outer: outer?,
@@ -36,6 +38,7 @@ impl Resolver<'_, '_> {
             Err((whose, message, hint)) => {
                 let span: Span = match whose {
                     Whose::Map => decl.span,
+                    Whose::Mapping => decl.endpoint_independent.or(decl.hairpin).unwrap_or(decl.span),
                     Whose::Algo => decl.algo.map_or(decl.span, |(_, span)| span),
                     Whose::Inner => decl.inner.span,
                     Whose::Outer => decl.outer.span,
@@ -71,6 +74,7 @@ impl Resolver<'_, '_> {
 #[derive(Clone, Copy)]
 enum Whose {
     Map,
+    Mapping,
     Algo,
     Inner,
     Outer,
@@ -86,6 +90,7 @@ fn wrong(whose: Whose, message: &str, hint: &str) -> Check {
 fn check(map: &Map) -> Check {
     families(map)?;
     ports(map)?;
+    mapping(map)?;
     match map.algo {
         Some(MapAlgo::Netmap) => netmap(map),
         Some(MapAlgo::Npt66) => npt66(map),
@@ -136,6 +141,32 @@ fn ports(map: &Map) -> Check {
         && inner.first != inner.last
     {
         return wrong(side, "the ranges of ports are not equally long", "write as many ports, or one, on the left");
+    }
+    Ok(())
+}
+
+/// RFC 4787: REQ-1 for the port, REQ-2 for the address, REQ-9 for what comes back.
+fn mapping(map: &Map) -> Check {
+    let whose = Whose::Mapping;
+    if map.hairpin && !map.endpoint_independent {
+        let hint = "write: endpoint-independent hairpin";
+        return wrong(whose, "hairpin needs outer ports that stay the same", hint);
+    }
+    if !map.endpoint_independent {
+        return Ok(());
+    }
+    if map.is_static || map.arrow != Arrow::Out {
+        return wrong(whose, "only a dynamic map with -> chooses ports", "leave out endpoint-independent");
+    }
+    if map.no_ports {
+        return wrong(whose, "the map says no-ports, and that ports are mapped", "leave out one of the two");
+    }
+    if map.inner.addresses.iter().any(|a| matches!(a, Address::Interface { .. })) {
+        return wrong(Whose::Inner, "endpoint-independent mapping is for the hosts of a network", "write its prefix");
+    }
+    if matches!(map.algo, Some(MapAlgo::RoundRobin | MapAlgo::Netmap)) {
+        let hint = "leave out the algorithm, or use algo ip-hash";
+        return wrong(whose, "an inner host has the same outer address for all its ports", hint);
     }
     Ok(())
 }

@@ -161,7 +161,7 @@ impl<'s, 'f> Resolver<'s, 'f> {
                 self.config.procedures.push(procedure);
             }
             Statement::Map(decl) => {
-                let map = self.map(decl)?;
+                let map = self.map(*decl)?;
                 self.config.maps.push(MapItem::Map(map));
             }
             Statement::MapRuleset(decl) => {

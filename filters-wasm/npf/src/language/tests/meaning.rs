@@ -157,6 +157,24 @@ const MAPS: &[(&str, &str)] = &[
         "map \"eth0\" dynamic no-ports 10.0.0.0/8 -> 192.0.2.1 pass family inet4 proto tcp from 10.1.0.0/16 to any port 80",
     ),
     (
+        "map eth0 hairpin endpoint-independent algo ip-hash 10/8 -> { 192.0.2.1, 192.0.2.2 }",
+        "map \"eth0\" dynamic algo ip-hash endpoint-independent hairpin 10.0.0.0/8 -> { 192.0.2.1, 192.0.2.2 }",
+    ),
+    ("map eth0 endpoint-independent <t> -> 192.0.2.1", "map \"eth0\" dynamic endpoint-independent <t> -> 192.0.2.1"),
+    ("map eth0 hairpin 10/8 -> 192.0.2.1", "!hairpin needs outer ports that stay the same"),
+    ("map eth0 hairpin hairpin 10/8 -> 192.0.2.1", "!\"hairpin\" stands here twice"),
+    ("map eth0 endpoint-independent no-ports 10/8 -> 192.0.2.1", "!the map says no-ports, and that ports are mapped"),
+    ("map eth0 endpoint-independent 10.0.0.1 <- 192.0.2.1", "!only a dynamic map with -> chooses ports"),
+    ("map eth0 static endpoint-independent 10.0.0.1 -> 192.0.2.1", "!only a dynamic map with -> chooses ports"),
+    (
+        "map eth0 endpoint-independent inet4(eth1) -> 192.0.2.1",
+        "!endpoint-independent mapping is for the hosts of a network",
+    ),
+    (
+        "map eth0 endpoint-independent algo round-robin 10/8 -> { 192.0.2.1, 192.0.2.2 }",
+        "!an inner host has the same outer address for all its ports",
+    ),
+    (
         "map eth0 dynamic 10.0.0.0/8 -> 192.0.2.1 port 2000-3000",
         "map \"eth0\" dynamic 10.0.0.0/8 -> 192.0.2.1 port 2000-3000",
     ),

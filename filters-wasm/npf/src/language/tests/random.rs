@@ -247,7 +247,23 @@ fn map() -> impl Strategy<Value = Map> {
                 filter.family = Some(if v6 { Family::V6 } else { Family::V4 });
             }
             let (id, at) = (RuleId::default(), Place::default());
-            Map { id, interface, is_static, algo, no_ports, arrow, inner, outer, filter, has_filter, at }
+            let endpoint_independent = !no_ports && !is_static && arrow == Arrow::Out && algo.is_none() && bits % 3 > 0;
+            let hairpin = endpoint_independent && bits % 3 == 1;
+            Map {
+                id,
+                interface,
+                is_static,
+                algo,
+                no_ports,
+                endpoint_independent,
+                hairpin,
+                arrow,
+                inner,
+                outer,
+                filter,
+                has_filter,
+                at,
+            }
         },
     )
 }
