@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -19,6 +19,9 @@ fn main() -> ExitCode {
         a_port_is_forwarded_to_a_server_inside,
         what_is_blocked_is_answered_as_the_rule_says,
         a_capture_of_drops_names_the_rule,
+        a_trace_shows_the_way_through_the_rules,
+        a_log_is_read_by_tcpdump,
+        a_hairpin_brings_a_host_inside_to_a_server_inside,
         connections_of_two_workers_meet_their_answers,
         commands_print_what_npfctl_of_netbsd_prints,
         a_source_over_its_limit_is_shut_out_by_all_workers,
@@ -189,6 +192,95 @@ fn a_capture_of_drops_names_the_rule(lab: Lab) -> Result<()> {
     let bytes = fs::read(&file).map_err(failed)?;
     let said = String::from_utf8_lossy(&bytes);
     check(said.contains("\"stranger\""), || "the capture does not name the rule".into())
+}
+
+/// `smpnet npfctl ARGS` of a router, running, with its standard output.
+fn npfctl(rig: &Rig, args: &[&str]) -> Result<std::process::Child> {
+    let socket = rig.router.socket().display().to_string();
+    Command::new(smpnet_lab::binary("smpnet")?)
+        .args(["--socket", &socket, "npfctl"])
+        .args(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)
+}
+
+fn a_trace_shows_the_way_through_the_rules(lab: Lab) -> Result<()> {
+    let rig = firewall(lab, 2, NAT)?;
+    let mut trace = npfctl(&rig, &["trace", "-c", "2", "--json", "tcp", "and", "dst", "port", "4444"])?;
+    let deadline = Instant::now() + PATIENCE;
+    while trace.try_wait().map_err(failed)?.is_none() {
+        check(Instant::now() < deadline, || "nothing was traced".into())?;
+        let _ = connects(&rig.net.b, TwoHosts::R_RIGHT, 4444)?;
+    }
+    let out = trace.wait_with_output().map_err(failed)?;
+    let first = out.stdout.split(|b| *b == b'\n').next().unwrap_or_default();
+    let said: Value = serde_json::from_slice(first).map_err(failed)?;
+    check(said["verdict"] == "block" && said["rule"]["name"] == "stranger", || format!("{said}"))?;
+    let matches = elements(&said["matches"]);
+    check(matches.last().is_some_and(|m| m["name"] == "stranger"), || format!("{said}"))?;
+    // A packet that is translated, and what it becomes.
+    let mut trace =
+        npfctl(&rig, &["trace", "-c", "1", "udp", "dst", "port", "4445", "and", "src", "net", "10.0.1.0/24"])?;
+    let deadline = Instant::now() + PATIENCE;
+    let mut seen = String::new();
+    while trace.try_wait().map_err(failed)?.is_none() {
+        check(Instant::now() < deadline, || "nothing was traced".into())?;
+        let sent = rig.net.a.run(|| UdpSocket::bind("0.0.0.0:0")?.send_to(b"x", (TwoHosts::B, 4445)))?;
+        sent.map_err(failed)?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    trace.stdout.take().map(|mut o| o.read_to_string(&mut seen)).transpose().map_err(failed)?;
+    check(seen.contains("udp 10.0.1.2:"), || seen.clone())?;
+    rig.balanced()
+}
+
+fn a_log_is_read_by_tcpdump(lab: Lab) -> Result<()> {
+    let rig = firewall(lab, 2, &NAT.replace("block in all name", "block in all log name"))?;
+    let (dir, deadline) = (TempDir::new("npf")?, Instant::now() + PATIENCE);
+    let file = dir.path().join("log.pcap");
+    let mut log = npfctl(&rig, &["log", "-c", "3", "-w", &file.display().to_string()])?;
+    while log.try_wait().map_err(failed)?.is_none() {
+        check(Instant::now() < deadline, || "nothing was logged".into())?;
+        let _ = connects(&rig.net.b, TwoHosts::R_RIGHT, 4444)?;
+    }
+    let read = Command::new("tcpdump").args(["-n", "-e", "-r"]).arg(&file).output();
+    let said = read.map_err(|e| failed(format!("tcpdump, of the package tcpdump: {e}")))?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    check(said.matches("block in on right0").count() == 3 && said.contains("10.0.2.1.4444"), || said.clone())?;
+    let wrong = rig.router.fails(&["npfctl", "log", "-i", "npflog7"])?;
+    check(wrong.contains("there is npflog0"), || wrong.clone())
+}
+
+fn a_hairpin_brings_a_host_inside_to_a_server_inside(lab: Lab) -> Result<()> {
+    for workers in [1, 2] {
+        let rules = NAT.replace(
+            "map $wan dynamic 10.0.1.0/24 -> 10.0.2.1\n",
+            "map $wan dynamic endpoint-independent hairpin 10.0.1.0/24 -> 10.0.2.1\n",
+        );
+        let rig = firewall(lab, workers, &rules)?;
+        // One socket inside talks to the outside, and another one inside to where the first one is seen.
+        let server = rig.net.b.run(|| UdpSocket::bind((TwoHosts::B, 3478)))?.map_err(failed)?;
+        let told =
+            rig.net.b.ns().spawn(move || -> std::io::Result<SocketAddr> { Ok(server.recv_from(&mut [0; 16])?.1) })?;
+        let first = rig.net.a.run(|| UdpSocket::bind("0.0.0.0:0"))?.map_err(failed)?;
+        first.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        first.send_to(b"who am I", (TwoHosts::B, 3478)).map_err(failed)?;
+        let outer = told.join().map_err(|_| failed("the server panicked"))?.map_err(failed)?;
+        check(outer.ip() == TwoHosts::R_RIGHT, || format!("{outer}"))?;
+        let second = rig.net.a.run(|| UdpSocket::bind("0.0.0.0:0"))?.map_err(failed)?;
+        second.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        second.send_to(b"hello", outer).map_err(failed)?;
+        let mut buffer = [0; 16];
+        let (n, from) = first.recv_from(&mut buffer).map_err(|e| failed(format!("{workers} workers: {e}")))?;
+        check(&buffer[..n] == b"hello" && from.ip() == TwoHosts::R_RIGHT, || format!("from {from}"))?;
+        first.send_to(b"back", from).map_err(failed)?;
+        let (n, from) = second.recv_from(&mut buffer).map_err(|e| failed(format!("{workers} workers, back: {e}")))?;
+        check(&buffer[..n] == b"back" && from == outer, || format!("back from {from}"))?;
+        rig.balanced()?;
+    }
+    Ok(())
 }
 
 fn connections_of_two_workers_meet_their_answers(lab: Lab) -> Result<()> {

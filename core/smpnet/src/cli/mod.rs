@@ -14,6 +14,7 @@ mod filter;
 mod ifconfig;
 mod netstat;
 mod npf_control;
+mod npf_watch;
 mod npfctl;
 mod plugin;
 mod route;

@@ -277,12 +277,12 @@ pub fn stats(cx: &Context) -> Result<Output, Failure> {
 }
 
 /// An address with a port as NetBSD prints it.
-fn end(v: &Value) -> String {
+pub(super) fn end(v: &Value) -> String {
     let (address, port) = (v[0].as_str().unwrap_or_default(), v[1].as_u64().unwrap_or(0));
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }
 
-fn proto(number: u64) -> String {
+pub(super) fn proto(number: u64) -> String {
     match number {
         1 => "icmp".into(),
         6 => "tcp".into(),

@@ -3,7 +3,7 @@
 use super::{
     bpf_capture_file::CaptureFile,
     context::{Context, Failure, Output},
-    npf_control as control,
+    npf_control as control, npf_watch as watch,
 };
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
@@ -80,6 +80,8 @@ enum Command {
     List(control::ListArgs),
     /// Show the busiest rules and connections
     Top(control::TopArgs),
+    Trace(watch::TraceArgs),
+    Log(watch::LogArgs),
     /// Check a configuration and print what it means: its parsed form, with all parameters
     Validate {
         /// The configuration; - for standard input
@@ -192,6 +194,8 @@ pub fn run(cx: &Context, args: &NpfctlArgs) -> Result<Output, Failure> {
         Command::Stats => control::stats(cx),
         Command::List(args) => control::list(cx, args),
         Command::Top(args) => control::top(cx, args),
+        Command::Trace(args) => watch::trace(cx, args),
+        Command::Log(args) => watch::log(cx, args),
         Command::Validate { file } => validate(file),
         Command::Replay(args) => replay(cx, args),
         Command::Convert { from, file } => convert(*from, file),

@@ -35,7 +35,7 @@ impl From<NpfError> for ApiError {
 }
 
 /// npf, if it was ever asked for.
-fn npf(d: &Daemon) -> Result<Arc<Npf>, ApiError> {
+pub(super) fn npf(d: &Daemon) -> Result<Arc<Npf>, ApiError> {
     d.router.npf().ok_or_else(|| {
         ApiError::conflict("npf has no configuration")
             .hint("`smpnet npfctl reload FILE` loads one, or [npf] config = \"FILE\" in the router's file".to_owned())
@@ -520,6 +520,8 @@ pub fn schemas() -> Value {
     );
     add("NpfEntriesRequest", request("Entries, one a line", &["entries"], json!({ "entries": string() })));
     add("NpfFilled", object("entries: how many; live_us: microseconds until they were in force"));
+    add("NpfTraced", object("a packet, the rules that match it, what becomes of it; or lost: how many were not told"));
+    add("NpfLogged", object("a packet, and record: as npflog has it, in base64; or lost"));
     add("NpfFound", object("match; entry: the one that was found"));
     all.into()
 }

@@ -443,7 +443,10 @@ impl Router {
         };
         let npf = match &*npf {
             Some(npf) => npf.clone(),
-            None => npf.insert(Npf::new(&self.stack, to.settings()).map_err(text)?).clone(),
+            None => {
+                let compiler = Arc::new(smpnet_wasm::ruleset::RulesetEngine::new().map_err(text)?);
+                npf.insert(Npf::new(&self.stack, to.settings(), Some(compiler)).map_err(text)?).clone()
+            }
         };
         npf.reload(to.source.config.clone()).map_err(text)?;
         if to.active { npf.start() } else { npf.stop() }.map_err(text)?;

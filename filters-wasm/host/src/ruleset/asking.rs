@@ -4,28 +4,10 @@ use smpnet_bpf::Program;
 use smpnet_npf::{
     config::TableId,
     plan::RuleIndex,
-    wasm::{BURST, Facts, IMPORT_PROGRAM, IMPORT_TABLE, IMPORT_WITHIN, IMPORTS, Side},
+    wasm::{BURST, Facts, IMPORT_PROGRAM, IMPORT_TABLE, IMPORT_WITHIN, IMPORTS, RulesetHost, Side},
 };
 use std::{ptr::null_mut, sync::Arc};
 use wasmtime::{Caller, Linker};
-
-/// What changes while a ruleset is in force. `packet` is the place in the burst.
-///
-/// Packets are decided on one after the other, and a packet's questions come in the order in which
-/// [`Plan::decide_numbered`](smpnet_npf::plan::Plan::decide_numbered) asks them.
-pub trait RulesetHost {
-    /// Whether a table has an address of the packet now. The packet is asked once about the first 32 tables.
-    fn is_in_table(&mut self, packet: usize, facts: &Facts, table: TableId, side: Side) -> bool;
-
-    /// Whether a rule with limits, which matches otherwise, may match.
-    ///
-    /// A burst is decided on as a whole. What a limit counts of packets of the same burst (a connection that the one before
-    /// begins) has to be counted when this is asked, and given back where nothing comes of it.
-    fn within(&mut self, packet: usize, rule: RuleIndex) -> bool;
-
-    /// The packet from its IP header on, as long as that header says: for the programs of pcap-filter rules.
-    fn bytes(&mut self, packet: usize) -> &[u8];
-}
 
 /// Nothing is in a table, nothing within a limit, and packets are empty.
 #[derive(Clone, Copy, Debug, Default)]

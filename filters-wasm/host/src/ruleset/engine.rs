@@ -9,7 +9,7 @@ use crate::WasmError;
 use smpnet_bpf::Program;
 use smpnet_npf::{
     plan::Plan,
-    wasm::{self, TooLarge},
+    wasm::{self, RulesetCompiler, RunningRuleset, TooLarge},
 };
 use std::sync::Arc;
 use wasmtime::{Engine, InstancePre, Linker, Module};
@@ -87,5 +87,13 @@ impl Ruleset {
     pub fn instantiate(&self) -> Result<RulesetInstance, RulesetError> {
         let asking = Asking::new(self.programs.clone());
         Ok(RulesetInstance::new(&self.pre, asking)?)
+    }
+}
+
+impl RulesetCompiler for RulesetEngine {
+    fn run(&self, plan: &Plan, workers: usize) -> Result<Vec<Box<dyn RunningRuleset>>, String> {
+        let ruleset = self.compile(plan).map_err(|e| e.to_string())?;
+        let instance = || ruleset.instantiate().map(|i| Box::new(i) as Box<dyn RunningRuleset>);
+        (0..workers).map(|_| instance().map_err(|e| e.to_string())).collect()
     }
 }

@@ -1,8 +1,11 @@
 //! An instance of a ruleset: what a worker asks.
 
-use super::asking::{Asking, NoHost, RulesetHost};
+use super::{
+    RulesetHost,
+    asking::{Asking, NoHost},
+};
 use crate::{Trap, WasmError};
-use smpnet_npf::wasm::{BURST, FACTS, Facts, RULES};
+use smpnet_npf::wasm::{BURST, FACTS, Facts, RULES, RunningRuleset};
 use std::{hint::black_box, mem::offset_of, ptr::NonNull};
 use wasmtime::{InstancePre, Store, TypedFunc};
 
@@ -83,5 +86,15 @@ impl RulesetInstance {
         // SAFETY: as in `facts`.
         let rules = unsafe { &(*self.burst.as_ptr()).rules };
         Ok(&rules[..n])
+    }
+}
+
+impl RunningRuleset for RulesetInstance {
+    fn facts(&mut self) -> &mut [Facts; BURST as usize] {
+        RulesetInstance::facts(self)
+    }
+
+    fn decide(&mut self, n: usize, host: &mut dyn RulesetHost) -> Result<&[u32], String> {
+        RulesetInstance::decide(self, n, host).map_err(|trap| trap.to_string())
     }
 }

@@ -34,9 +34,10 @@ mod tests;
 mod verify;
 
 pub use self::{
-    asking::{NoHost, RulesetHost},
+    asking::NoHost,
     engine::{Ruleset, RulesetEngine, RulesetError},
     instance::RulesetInstance,
     swap::{RulesetWorker, Rulesets},
     verify::{BrokenRuleset, verify},
 };
+pub use smpnet_npf::wasm::RulesetHost;

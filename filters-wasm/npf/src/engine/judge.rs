@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     config::{Action, Family, Limit, Return, Rule, RuleId, Stateful},
-    evaluate::{Asked, Evaluator, Interfaces},
+    evaluate::{Asked, Evaluator, Interfaces, Where},
     nat::rewrite,
     packet::{Packet, Upper},
     params::Key as Param,
@@ -41,6 +41,8 @@ pub(super) enum Standing {
         related: bool,
         /// No rule is asked.
         passes: bool,
+        /// Its state after this packet: those behind it in a burst may have changed it when rules have decided.
+        state: &'static str,
     },
     /// It belongs to none; if `seen`, that is not for want of one with its addresses.
     OfNone { seen: bool },
@@ -162,7 +164,8 @@ impl Engine {
         // A connection that only translation made passes nothing: the rules are asked for each of its packets, but for what
         // answers a hairpin.
         let passes = self.connections.get(conn).is_some_and(|c| c.facts.rule.is_some() || c.turns_inward());
-        Ok(Standing::Of { conn, forward, related, passes })
+        let state = self.connections.get(conn).map_or("", |c| c.state().name());
+        Ok(Standing::Of { conn, forward, related, passes, state })
     }
 
     /// The other steps. `rule` is the number of the rule that decides, or [`NONE`], where the packet's standing asks for it.
@@ -233,9 +236,15 @@ impl Engine {
             }
         }
         let mut goes_on = self.translate(ruleset, item.bytes, packet, seat, (is_new, turned), &mut known);
-        outcome.connection = known.and_then(|(conn, _)| self.connections.get(conn)).map(|c| c.state().name());
+        outcome.connection = match standing {
+            Standing::Of { state, .. } => Some(state),
+            _ => known.and_then(|(conn, _)| self.connections.get(conn)).map(|c| c.state().name()),
+        };
         if goes_on.is_ok() && !self.procedure(ruleset, procedure, item.bytes, packet, outcome, now) {
             goes_on = Err(Fault::Procedure);
+        }
+        if !ruleset.hairpins.is_empty() && seat.way == Where::In && goes_on.is_ok() {
+            outcome.inward = self.is_inward(ruleset, item.bytes, packet, seat);
         }
         // A rule that keeps no state counts each packet that it lets pass.
         if goes_on.is_err()

@@ -68,6 +68,13 @@ impl Engine {
             })
     }
 
+    /// Whether a packet that has come in goes to the outer end of a mapping, and not by the interface where that is translated:
+    /// the outer address may be the router's own, so that no route leads there.
+    pub(super) fn is_inward(&self, ruleset: &Ruleset, bytes: &[u8], packet: &Packet, seat: &super::Seat<'_>) -> bool {
+        !ruleset.hairpins.iter().any(|i| i == seat.interface)
+            && key_of(bytes, packet).is_some_and(|key| self.held.is_mapped(&End::destination(&key)))
+    }
+
     /// Where the other half of a hairpin is done, if by another worker.
     pub(super) fn turns_to(&self, bytes: &[u8], packet: &Packet) -> Option<u8> {
         let share = self.held.share.as_ref()?;

@@ -14,6 +14,9 @@ pub struct Outcome {
     pub steer: Option<u8>,
     /// It comes back from where it was going: its destination is inside, and it is to be routed again.
     pub turned: bool,
+    /// It came in and goes to an outer end that stands for an inner one: it is for the way out of
+    /// [`super::Ruleset::hairpin_interface`], whatever the routes say.
+    pub inward: bool,
     /// It is a fragment that waits for the others of its packet.
     pub kept: bool,
     /// The rule that decided, also of the connection that it belongs to.
@@ -132,6 +135,7 @@ impl Outcome {
             pass: true,
             steer: None,
             turned: false,
+            inward: false,
             kept: false,
             rule: None,
             fault: None,

@@ -45,6 +45,8 @@ pub struct Ruleset {
     pub(super) has_static_maps: bool,
     /// Inner addresses of endpoint-independent maps.
     pub(super) mapped: Vec<Address>,
+    /// Interfaces of maps with hairpins.
+    pub(super) hairpins: Vec<String>,
     /// Packets of a connection must be judged by the worker that has it.
     pub(super) has_state: bool,
     /// Some rule has limits.
@@ -225,6 +227,7 @@ impl Ruleset {
         let maps = placed(&config, &dynamic_maps);
         Ok(Ruleset {
             has_static_maps: maps.iter().any(|m| m.map.is_static),
+            hairpins: maps.iter().filter(|m| m.map.hairpin).map(|m| m.map.interface.clone()).collect(),
             has_limits: rules.iter().any(|r| !r.limits.is_empty()),
             mapped: maps
                 .iter()
@@ -268,6 +271,11 @@ impl Ruleset {
     /// The interfaces whose addresses rules have in them.
     pub fn asked_interfaces(&self) -> &[String] {
         self.plan.asked_interfaces()
+    }
+
+    /// Where packets leave that come from inside and go to an outer end: the interface of the first map with hairpins.
+    pub fn hairpin_interface(&self) -> Option<&str> {
+        self.hairpins.first().map(String::as_str)
     }
 
     /// Whether a rule looks at more of a packet than its headers.

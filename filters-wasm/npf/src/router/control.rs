@@ -1,7 +1,7 @@
 //! What control threads do: rules, tables, switching on and off.
 
 use super::{
-    InForce,
+    InForce, Modules,
     hook::{Hook, Slot, WorkerStats, millis},
 };
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     params::Key as Param,
     state::{Counters, Limits, Millis},
     tables::{TableError, Tables},
+    wasm::RulesetCompiler,
 };
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use smpnet_runtime::{PerCpu, PktQueue, WorkerCx, now_ns};
@@ -72,6 +73,9 @@ pub enum NpfError {
     /// The table was not changed.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// The rules cannot be compiled to a module.
+    #[error("rules cannot be compiled: {0}")]
+    Module(String),
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -90,6 +94,7 @@ pub struct Npf {
     pub(super) stack: Arc<Stack>,
     pub(super) hook: Arc<Hook>,
     settings: Settings,
+    compiler: Option<Arc<dyn RulesetCompiler>>,
     control: Mutex<Control>,
 }
 
@@ -148,11 +153,16 @@ impl Totals {
 }
 
 impl Npf {
-    /// Makes npf for a router, without rules, which passes everything, and not yet attached.
+    /// Makes npf for a router, without rules, which passes everything, and not yet attached. Rules are compiled by `compiler`;
+    /// without one their plan is asked, which decides the same.
     ///
     /// # Errors
     /// When there are too many workers, or no thread can be started.
-    pub fn new(stack: &Arc<Stack>, settings: Settings) -> Result<Arc<Npf>, NpfError> {
+    pub fn new(
+        stack: &Arc<Stack>,
+        settings: Settings,
+        compiler: Option<Arc<dyn RulesetCompiler>>,
+    ) -> Result<Arc<Npf>, NpfError> {
         let workers = stack.workers();
         if workers > WORKERS_MAX {
             return Err(NpfError::Workers(workers));
@@ -161,7 +171,7 @@ impl Npf {
         let tables = Tables::new(&config);
         let addresses: Addresses = Arc::new(addresses(stack));
         let ruleset = Arc::new(Ruleset::new(config, &*addresses)?);
-        let in_force = InForce { version: 1, ruleset, tables, addresses };
+        let in_force = InForce { version: 1, ruleset, tables, addresses, modules: None };
         let elsewhere = Arc::new(Elsewhere::new(if workers > 1 { settings.connections } else { 1 }));
         let limits =
             Limits { capacity: settings.connections.div_ceil(workers), half_open_percent: settings.half_open_percent };
@@ -187,7 +197,7 @@ impl Npf {
         };
         stack.runtime().add_pktqueue(&queue, Arc::new(take));
         let control = Control { in_force, old: Vec::new(), attached: None, gathers: false, is_loaded: false };
-        let npf = Arc::new(Npf { stack: stack.clone(), hook, settings, control: Mutex::new(control) });
+        let npf = Arc::new(Npf { stack: stack.clone(), hook, settings, compiler, control: Mutex::new(control) });
         listen(stack, wake).map_err(NpfError::Thread)?;
         let weak = Arc::downgrade(&npf);
         std::thread::Builder::new()
@@ -251,7 +261,8 @@ impl Npf {
         let ruleset = old.ruleset.reloaded(config.clone(), &*addresses)?;
         let mut tables = Tables::new(&config);
         tables.keep(&config, &old.tables, &old.ruleset.config);
-        self.publish(&mut control, InForce { ruleset: Arc::new(ruleset), tables, addresses, ..old });
+        let modules = self.modules(&ruleset)?;
+        self.publish(&mut control, InForce { ruleset: Arc::new(ruleset), tables, addresses, modules, ..old });
         control.is_loaded = true;
         self.gather(&mut control);
         Ok(())
@@ -395,7 +406,8 @@ impl Npf {
         let answer = f(&mut rules, &ruleset.config)?;
         let new = Arc::new(ruleset.with_rules(name, rules, &**addresses)?);
         let old = control.in_force.clone();
-        self.publish(&mut control, InForce { ruleset: new, ..old });
+        let modules = self.modules(&new)?;
+        self.publish(&mut control, InForce { ruleset: new, modules, ..old });
         Ok(answer)
     }
 
@@ -464,7 +476,8 @@ impl Npf {
         let mut maps = old.ruleset.dynamic_maps.get(name).cloned().unwrap_or_default();
         let answer = f(&mut maps, &old.ruleset)?;
         let ruleset = Arc::new(old.ruleset.with_maps(name, maps, &*old.addresses)?);
-        self.publish(&mut control, InForce { ruleset, ..old });
+        let modules = self.modules(&ruleset)?;
+        self.publish(&mut control, InForce { ruleset, modules, ..old });
         Ok(answer)
     }
 
@@ -517,6 +530,13 @@ impl Npf {
         self.change_tables(|tables, _| tables.flush(table)).map_err(NpfError::Table)
     }
 
+    /// Rules as they run, for each worker.
+    fn modules(&self, ruleset: &Ruleset) -> Result<Option<Arc<Modules>>, NpfError> {
+        let Some(compiler) = self.compiler.as_ref().filter(|_| !ruleset.rules.is_empty()) else { return Ok(None) };
+        let all = compiler.run(ruleset.plan(), self.stack.workers()).map_err(NpfError::Module)?;
+        Ok(Some(Arc::new(Modules(all.into_iter().map(|m| Mutex::new(Some(m))).collect()))))
+    }
+
     fn publish(&self, control: &mut Control, new: InForce) {
         let new = InForce { version: control.in_force.version + 1, ..new };
         let old = std::mem::replace(&mut control.in_force, new.clone());
@@ -529,6 +549,7 @@ impl Npf {
     fn reap(&self, control: &mut Control) {
         let oldest = self.hook.adopted.iter().map(|v| v.load(Ordering::Acquire)).min().unwrap_or(u64::MAX);
         control.old.retain(|v| v.version >= oldest);
+        while self.hook.retired.pop().is_some() {}
     }
 
     /// What is done once in a while.
@@ -569,15 +590,20 @@ impl Npf {
     /// Interfaces have other addresses, perhaps. Rules are made anew if they have those in them.
     fn readdress(&self) {
         let mut control = self.lock();
-        let InForce { ruleset, addresses: before, tables, version } = control.in_force.clone();
+        let InForce { ruleset, addresses: before, tables, version, modules } = control.in_force.clone();
         let now: Addresses = Arc::new(addresses(&self.stack));
         let is_same = |name: &String| now.addresses(name) == before.addresses(name);
         let made = match ruleset.asked_interfaces().iter().all(is_same) {
-            true => Ok(ruleset),
-            false => ruleset.readdressed(&*now).map(Arc::new),
+            true => Ok((ruleset, modules)),
+            false => ruleset.readdressed(&*now).map_err(NpfError::Engine).and_then(|r| {
+                let modules = self.modules(&r)?;
+                Ok((Arc::new(r), modules))
+            }),
         };
         match made {
-            Ok(ruleset) => self.publish(&mut control, InForce { version, ruleset, tables, addresses: now }),
+            Ok((ruleset, modules)) => {
+                self.publish(&mut control, InForce { version, ruleset, tables, addresses: now, modules });
+            }
             Err(e) => tracing::error!("npf: rules keep the old addresses of interfaces: {e}"),
         }
     }

@@ -10,6 +10,7 @@ use crate::{
     engine::{Elsewhere, Engine, Fault, Place},
     evaluate::Where,
     state::Millis,
+    wasm::RunningRuleset,
 };
 use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::CachePadded;
@@ -66,6 +67,8 @@ pub(super) struct Slot {
     /// The version that the engine runs.
     pub version: u64,
     pub stats: WorkerStats,
+    /// The interface of maps with hairpins, as of the last version.
+    hairpins: Option<u32>,
     pub elsewhere: Arc<Elsewhere>,
     work: Work,
     /// A callout is on its way that looks at what has expired.
@@ -94,7 +97,7 @@ impl Answers {
 impl Slot {
     pub(super) fn new(engine: Engine, version: u64, elsewhere: Arc<Elsewhere>) -> Slot {
         let (stats, work, answers) = (WorkerStats::default(), Work::new(), Answers::default());
-        Slot { engine, version, stats, elsewhere, work, is_armed: false, answers }
+        Slot { engine, version, stats, hairpins: None, elsewhere, work, is_armed: false, answers }
     }
 }
 
@@ -113,6 +116,8 @@ pub(super) struct Hook {
     /// Who watches, and whether anybody does.
     watchers: Published<Watchers>,
     watched: AtomicBool,
+    /// Modules that no worker asks any more.
+    pub retired: ArrayQueue<Box<dyn RunningRuleset>>,
     pub overloads: Overloads,
     /// Somebody is on the way to look at them.
     pub overloads_told: AtomicBool,
@@ -137,6 +142,7 @@ impl Hook {
             queue,
             watchers: Published::new(Watchers::new()),
             watched: AtomicBool::new(false),
+            retired: ArrayQueue::new(1024),
             overloads: ArrayQueue::new(1024),
             overloads_told: AtomicBool::new(false),
             told,
@@ -163,10 +169,16 @@ impl Hook {
     fn adopt_now(&self, cpu: Cpu, slot: &mut Slot, current: &InForce, now: Millis) {
         if slot.engine.ruleset().is_none_or(|r| r.serial != current.ruleset.serial) {
             slot.engine.adopt(current.ruleset.clone(), now);
+            let module = current.modules.as_ref().and_then(|m| m.take(cpu.index()));
+            if let Some(old) = slot.engine.set_module(module) {
+                // Whose memory is given back by a control thread. Where too many wait for it, here.
+                let _ = self.retired.push(old);
+            }
         }
         slot.engine.set_tables(current.tables.clone());
         slot.engine.set_addresses(current.addresses.clone());
         slot.version = current.version;
+        slot.hairpins = current.ruleset.hairpin_interface().and_then(|i| self.stack.if_by_name(i)).map(|i| i.get());
         // The control side drops what no worker has any more.
         self.adopted[cpu.index()].store(current.version, Ordering::Release);
     }
@@ -212,9 +224,13 @@ impl Hook {
             let work = &mut slot.work;
             let at = At { interface, way: place.way, worker: cx.cpu.index() };
             let watchers = watchers.map(|w| (w, at));
-            let mut burst = Cells { pool: cx.pool, cells, verdicts, first, whole, work, watchers, current: None };
+            let (pool, turns) = (cx.pool, false);
+            let mut burst = Cells { pool, cells, verdicts, first, whole, turns, work, watchers, current: None };
             slot.engine.handle_burst(&mut burst, &place);
             first += cells.len();
+        }
+        if !slot.work.inward.is_empty() {
+            self.turn(cx, slot, cells, verdicts, whole, now);
         }
         if !slot.work.replies.is_empty() {
             self.answer(cx, slot, now);
@@ -222,10 +238,45 @@ impl Hook {
         if !slot.work.overloads.is_empty() {
             self.report(slot);
         }
+        if !slot.work.turned.is_empty() {
+            // They leave by another interface than the one that they were on their way out of.
+            self.stack.ip_output(cx.cpu, &slot.work.turned);
+            slot.work.turned.clear();
+        }
         if slot.work.any_steered {
             self.hand_over(cx, slot, cells, verdicts);
         }
         self.arm(cx.cpu, slot);
+    }
+
+    /// Packets from inside that go to an outer end have the way out of its interface before them, without going it.
+    #[cold]
+    fn turn(&self, cx: &HookCx<'_>, slot: &mut Slot, cells: &[Cell], verdicts: &mut [u32], whole: bool, now: Millis) {
+        let Some(ruleset) = slot.engine.ruleset().cloned() else { return };
+        let inward = std::mem::take(&mut slot.work.inward);
+        let Some(interface) = ruleset.hairpin_interface() else { return };
+        for first in inward.iter().copied() {
+            let (cells, verdicts) = (&cells[first..=first], &mut verdicts[first..=first]);
+            let place = Place { interface, way: Where::Forward, now };
+            let (pool, turns, work) = (cx.pool, true, &mut slot.work);
+            let mut burst = Cells { pool, cells, verdicts, first, whole, turns, work, watchers: None, current: None };
+            slot.engine.handle_burst(&mut burst, &place);
+            // Its other half is another worker's: as if it was on the way out there.
+            let to = std::mem::replace(&mut slot.work.steered[first], NOBODY);
+            if to == NOBODY {
+                continue;
+            }
+            let Some(out) = slot.hairpins else {
+                verdicts[0] = verdict::DROP;
+                continue;
+            };
+            address_to(&mut cx.pool.packet(cells[0]), out, true);
+            let taken = self.queue.enqueue(Some(cx.cpu), usize::from(to), cells) == 1;
+            verdicts[0] = if taken { verdict::CONSUMED } else { verdict::DROP };
+            slot.stats.queue_full += u64::from(!taken);
+        }
+        slot.work.inward = inward;
+        slot.work.inward.clear();
     }
 
     /// Changes who watches. Control threads.

@@ -22,8 +22,9 @@ pub use watch::{Copied, WatchError, Watching};
 use crate::{
     engine::{Addresses, Ruleset},
     tables::Tables,
+    wasm::RunningRuleset,
 };
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What workers judge by. Another one takes its place as a whole.
 #[derive(Clone)]
@@ -33,4 +34,16 @@ struct InForce {
     ruleset: Arc<Ruleset>,
     tables: Tables,
     addresses: Addresses,
+    /// The rules as they run, for each worker to take; without, their plan is asked.
+    modules: Option<Arc<Modules>>,
+}
+
+/// What each worker takes when it takes up a version.
+struct Modules(Vec<Mutex<Option<Box<dyn RunningRuleset>>>>);
+
+impl Modules {
+    /// That of a worker, for which it comes once. Nobody else waits for the lock.
+    fn take(&self, worker: usize) -> Option<Box<dyn RunningRuleset>> {
+        self.0.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }

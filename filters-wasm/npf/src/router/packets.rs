@@ -54,6 +54,10 @@ pub(super) struct Work {
     /// To whom packets are to be handed over, by their numbers.
     pub steered: [u8; MAX],
     pub any_steered: bool,
+    /// Packets that come back from where they were going: to be routed again.
+    pub turned: Vec<Cell>,
+    /// Packets that came in and have to turn, by their numbers.
+    pub inward: Vec<usize>,
     /// Packets that somebody traces.
     pub traced: Vec<Traced>,
     /// Sources that exceeded a limit.
@@ -68,6 +72,8 @@ impl Work {
             replies: Vec::with_capacity(MAX),
             steered: [NOBODY; MAX],
             any_steered: false,
+            turned: Vec::with_capacity(MAX),
+            inward: Vec::with_capacity(MAX),
             traced: Vec::new(),
             overloads: Vec::with_capacity(MAX),
         }
@@ -83,6 +89,8 @@ pub(super) struct Cells<'a> {
     pub first: usize,
     /// Rules may look at what is behind the headers: packets of several cells are shown to them as a whole.
     pub whole: bool,
+    /// They have come in, and turn: those that do are routed afterwards anyway.
+    pub turns: bool,
     pub work: &'a mut Work,
     /// Who watches; mostly nobody.
     pub watchers: Option<(&'a Watchers, At<'a>)>,
@@ -137,6 +145,13 @@ impl Burst for Cells<'_> {
             packet.hdr_mut().flags &= !pkt_flags::HASH;
             put_tag(&mut packet, outcome.tag);
             self.verdicts[i] = verdict::PASS;
+            if outcome.inward {
+                self.work.inward.push(self.first + i);
+            }
+            if outcome.turned && !self.turns {
+                self.verdicts[i] = verdict::CONSUMED;
+                self.work.turned.push(cell);
+            }
             return;
         }
         let number = self.first + i;

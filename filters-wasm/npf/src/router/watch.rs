@@ -3,7 +3,7 @@
 //! While nobody watches, it costs a load and a predicted branch for a burst. A copy that a slow watcher has no room for is
 //! lost and counted; packets never wait.
 
-use super::{Npf, control::NpfError, hook::Hook, packets::Work};
+use super::{Npf, hook::Hook, packets::Work};
 use crate::{
     config::{Family, RuleId},
     engine::{Outcome, Ruleset},
@@ -232,16 +232,14 @@ impl Npf {
     }
 
     /// A copy as npflog has it: a record of a file that begins with [`npflog::file_header`].
-    ///
-    /// # Errors
-    /// None that is known; a copy of what is no IP packet gives nothing.
-    pub fn npflog(&self, copied: &Copied) -> Result<Vec<u8>, NpfError> {
+    /// Nothing for what is no IP packet.
+    pub fn npflog(&self, copied: &Copied) -> Vec<u8> {
         let ruleset = self.ruleset();
         let rule = copied.outcome.rule.and_then(|id| ruleset.rule(id));
         let family = match copied.bytes.first().map(|b| b >> 4) {
             Some(4) => Family::V4,
             Some(6) => Family::V6,
-            _ => return Ok(Vec::new()),
+            _ => return Vec::new(),
         };
         let logged = Logged {
             pass: copied.outcome.pass,
@@ -251,6 +249,6 @@ impl Npf {
             rule: rule.map(|(number, _)| number),
             name: rule.and_then(|(_, r)| r.name.as_deref()).unwrap_or_default(),
         };
-        Ok(npflog::record(&logged, copied.at_ns / 1_000_000, &copied.bytes))
+        npflog::record(&logged, copied.at_ns / 1_000_000, &copied.bytes)
     }
 }
