@@ -1,7 +1,8 @@
 //! One packet's way through the engine.
 
 use super::{
-    By, Engine, Fault, Item, Outcome, Overload, Ruleset, Seat, mapped::key_of, translate::Maps, translate::Translation,
+    By, Engine, Fault, Item, Outcome, Overload, Ruleset, Seat, calls::call_key, mapped::key_of, translate::Maps,
+    translate::Translation,
 };
 use crate::{
     config::{Action, Family, Limit, Return, Rule, RuleId, Stateful},
@@ -75,7 +76,7 @@ impl Engine {
             return Err(Fault::Options);
         }
         let mut related = false;
-        let mut known = match self.connections.inspect(item.bytes, packet, seat.at, now) {
+        let mut known = match self.inspect(ruleset, item.bytes, packet, seat) {
             Inspect::Pass { conn, forward } => Some((conn, forward)),
             Inspect::Related { conn, forward } => {
                 related = true;
@@ -165,10 +166,21 @@ impl Engine {
         goes_on
     }
 
+    /// The connection of a packet.
+    fn inspect(&mut self, ruleset: &Ruleset, bytes: &[u8], packet: &Packet, seat: &Seat<'_>) -> Inspect {
+        if let Some(key) = call_key(ruleset, bytes, packet) {
+            let inspected = self.connections.inspect_call(key, packet, seat.at, seat.now);
+            if inspected != Inspect::None {
+                return inspected;
+            }
+        }
+        self.connections.inspect(bytes, packet, seat.at, seat.now)
+    }
+
     /// The other worker that a packet belongs to which belongs to no connection here.
     fn owner(&self, ruleset: &Ruleset, item: &Item<'_>, packet: &Packet) -> Option<u8> {
         let share = self.held.share.as_ref().filter(|_| ruleset.has_state && !item.was_steered)?;
-        let key = key_of(item.bytes, packet)?;
+        let key = call_key(ruleset, item.bytes, packet).or_else(|| key_of(item.bytes, packet))?;
         share.owner(&key, || self.mapping_owner(ruleset, share, &key))
     }
 
@@ -311,9 +323,9 @@ impl Engine {
         }
     }
 
-    fn insert(&mut self, connection: Connection, now: Millis) -> Option<ConnId> {
+    pub(super) fn insert(&mut self, connection: Connection, now: Millis) -> Option<ConnId> {
         let held = &mut self.held;
-        let inserted = self.connections.insert(connection, now, &mut |_, c| held.release(c));
+        let inserted = self.connections.insert(connection, now, &mut |id, c| held.release(id, c));
         if inserted.is_err() {
             self.stats.not_opened += 1;
         }
@@ -334,6 +346,9 @@ impl Engine {
             && self.connections.get(conn).is_some_and(|c| c.nat().is_some())
         {
             let turns = self.translate_known(bytes, packet, conn, forward, seat.at);
+            if ruleset.pptp {
+                self.follow_calls(bytes, packet, conn, forward, seat);
+            }
             return Ok(if turns { Next::Turn } else { Next::Done });
         }
         // A connection that began without a translation has none; maps without connections are for each packet.

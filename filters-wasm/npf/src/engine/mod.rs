@@ -7,6 +7,7 @@
 //! The order is NetBSD's (`npf_packet_handler`): rules see addresses before they are translated, in both directions.
 //! An engine belongs to one worker; what all of them have in common is a [`Ruleset`]. Time comes in with each packet.
 
+mod calls;
 mod held;
 mod judge;
 mod limits;
@@ -391,7 +392,7 @@ impl Engine {
     pub fn end(&mut self, id: ConnId) -> bool {
         let ended = self.connections.remove(id);
         if let Some(c) = &ended {
-            self.held.release(c);
+            self.held.release(id, c);
         }
         ended.is_some()
     }
@@ -419,6 +420,9 @@ impl Engine {
             self.tables.expire(now);
             self.next_sweep_of_tables = now.0 + SWEEP_TABLES;
         }
+        while let Some(call) = self.held.calls.over.pop() {
+            self.end(call);
+        }
         if now.0 >= self.next_sweep {
             self.fragments.expire(now.0);
             self.held.expire(now);
@@ -430,7 +434,7 @@ impl Engine {
 
     fn expire_connections(&mut self, now: Millis, most: usize) -> usize {
         let held = &mut self.held;
-        self.connections.expire(now, most, &mut |_, c| held.release(c))
+        self.connections.expire(now, most, &mut |id, c| held.release(id, c))
     }
 
     /// Looks up connections again, after a reload: some of them.
@@ -440,7 +444,7 @@ impl Engine {
         self.review = self.connections.retain(
             from..from.saturating_add(REVIEW_AT_ONCE),
             |c| if c.facts.serial == ruleset.serial { Some(c.facts) } else { ruleset.facts_now(c.facts, c.map()) },
-            &mut |_, c| held.release(c),
+            &mut |id, c| held.release(id, c),
         );
         if self.review.is_none() {
             self.held.limited.keep(|rule| ruleset.rule(rule).is_some());

@@ -12,7 +12,7 @@ use crate::{
         mapping::End,
         npt66::{Npt66, Way},
         ports::Translated,
-        rewrite,
+        pptp, rewrite,
     },
     packet::{IcmpClass, Packet, Upper, number_of, proto},
     params::Key as Param,
@@ -158,7 +158,7 @@ impl Maps<'_> {
         });
         let Some((map, via)) = found else { return Ok(None) };
         let hairpin = self.turned || matches!(via, Via::Turn);
-        let hold = |mapped| Hold { mapped, hairpin, claimed: false };
+        let hold = |mapped| Hold { mapped, hairpin, ..Hold::default() };
         let side = match via {
             Via::Arrow(side) => side,
             Via::Turn => Side::Src,
@@ -352,6 +352,9 @@ fn change(bytes: &mut [u8], packet: &Packet, nat: Nat, forward: bool) {
     let (address, id) = if forward { nat.translated } else { nat.original };
     let has_id = !matches!(packet.proto, proto::GRE | proto::ESP | proto::AH | proto::SCTP);
     rewrite(bytes, packet, Change { side, address: Some(address), port_or_id: has_id.then_some(id) });
+    if let Some(call) = nat.hold.call.filter(|_| !forward) {
+        pptp::set_gre_call_id(bytes, packet, call);
+    }
 }
 
 /// An address of an interface, for errors that it sends.

@@ -71,6 +71,9 @@ pub struct NatRecord {
     /// It turns packets back inside.
     #[serde(default)]
     pub hairpin: bool,
+    /// The inner host's id of a PPTP call.
+    #[serde(default)]
+    pub call: Option<u16>,
 }
 
 /// The names of what connections have numbers of, in the configuration of the time.
@@ -135,6 +138,7 @@ impl ConnectionRecord {
                 interface: nat.interface.and_then(|i| names.interface(i)),
                 mapped: nat.hold.mapped,
                 hairpin: nat.hold.hairpin,
+                call: nat.hold.call,
             }),
             state: connection.state,
             rule: rule.map(|r| r.0),
@@ -190,7 +194,7 @@ impl ConnectionRecord {
                 translated: (number(nat.translated.0)?, nat.translated.1),
                 port_taken: nat.port_taken,
                 interface: find("interface", nat.interface.as_deref(), |name| names.interface_number(name))?,
-                hold: Hold { mapped: nat.mapped, hairpin: nat.hairpin, claimed: false },
+                hold: Hold { mapped: nat.mapped, hairpin: nat.hairpin, claimed: false, call: nat.call },
             });
         }
         Ok(connection)

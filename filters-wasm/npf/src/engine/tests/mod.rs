@@ -2,12 +2,14 @@
 
 mod mapped;
 mod maps;
+mod pptp;
 
 use super::*;
 use crate::{
     checksum,
     evaluate::NoInterfaces,
     language::{NoFiles, parse},
+    nat::ports::Translated,
     packet::{address_of, number_of as address_number, proto},
     replay::{Replay, hex},
     testing::{ip, is_right, udp},
