@@ -48,6 +48,12 @@ impl Held {
     /// A connection has ended: its port is free again, its rule has one less, and no worker looks for it here.
     pub fn release(&mut self, id: ConnId, connection: &Connection) {
         self.calls.ended(id, connection, &mut self.ports);
+        self.limited.ended(&self.limits, connection);
+        self.release_translation(connection);
+    }
+
+    /// What a connection has for its translation is given back.
+    pub fn release_translation(&mut self, connection: &Connection) {
         if let Some(nat) = connection.nat() {
             if nat.port_taken {
                 self.ports.release(
@@ -65,7 +71,6 @@ impl Held {
                 }
             }
         }
-        self.limited.ended(&self.limits, connection);
     }
 
     /// Mappings that nobody has used for long are no more, and their ports are free.

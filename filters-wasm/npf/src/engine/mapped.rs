@@ -75,6 +75,29 @@ impl Engine {
         share.mapped_by(&End::destination(&key)).filter(|owner| *owner != share.me())
     }
 
+    /// A connection that is loaded uses a mapping with these very ends. False: one of them has another.
+    pub(super) fn rejoin(&mut self, inner: Inner, outer: End) -> bool {
+        let held = &mut self.held;
+        match held.mappings.inner_of(outer) {
+            Some(known) => known == inner && held.mappings.join(inner) == Some(outer),
+            None => {
+                let of = Translated { address: outer.address, proto: outer.proto };
+                if !held.ports.take(of, outer.port) {
+                    return false;
+                }
+                if held.share.as_ref().is_some_and(|s| !s.claim_end(&outer)) {
+                    held.ports.release(of, outer.port);
+                    return false;
+                }
+                let is_new = held.mappings.insert(inner, outer);
+                if !is_new {
+                    held.give_back(&outer);
+                }
+                is_new
+            }
+        }
+    }
+
     /// The outer end of an inner one, which a connection uses from now on.
     pub(super) fn outer_of(&mut self, inner: Inner, address: u128, range: PortRange) -> Result<End, Fault> {
         if let Some(outer) = self.held.mappings.join(inner) {

@@ -11,6 +11,7 @@ mod calls;
 mod held;
 mod judge;
 mod limits;
+mod load;
 mod mapped;
 mod maps;
 mod outcome;
@@ -33,6 +34,7 @@ use crate::{
     tables::Tables,
 };
 pub use limits::{Limits, SOURCES_MAX};
+pub use load::LoadError;
 pub use maps::{DynamicMaps, PlacedMap};
 pub use outcome::{Fault, Outcome, Overload, Stats};
 pub use ruleset::{Addresses, EngineError, LOGS_MAX, Ruleset};

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::{Family, RuleId},
-    packet::{address_of, number_of},
+    packet::{address_of, number_of, proto::GRE},
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -110,6 +110,9 @@ pub enum RecordError {
         /// Its name.
         name: String,
     },
+    /// What it says of its translation cannot all be true.
+    #[error("its translation contradicts itself")]
+    Translation,
     /// The table does not take it.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -187,6 +190,13 @@ impl ConnectionRecord {
         connection.last = Millis(now.0.saturating_sub(self.idle));
         connection.tally = [self.received, self.sent].map(|(packets, bytes)| Tally { packets, bytes });
         if let Some(nat) = &self.nat {
+            let is_call = nat.call.is_some();
+            if nat.mapped && nat.port_taken
+                || nat.hairpin && !nat.mapped
+                || is_call && (self.proto != GRE || !nat.source)
+            {
+                return Err(RecordError::Translation);
+            }
             connection.translate(Nat {
                 map: RuleId(nat.map),
                 kind: if nat.source { NatKind::Source } else { NatKind::Destination },

@@ -1,8 +1,10 @@
 //! The reference's tables of rules and translation, and what its decisions say, by whole configurations.
 
+mod load;
 mod mapped;
 mod maps;
 mod pptp;
+mod workers;
 
 use super::*;
 use crate::{

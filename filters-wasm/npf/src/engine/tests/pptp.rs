@@ -128,3 +128,33 @@ fn without_the_gateway_ids_stay_and_the_second_tunnel_conflicts() {
     let (_, second) = pass_at(&mut e, "npftest0", Where::Forward, &gre("10.1.1.2", SERVER, 100), 0);
     assert_eq!(second.fault, Some(Fault::Conflict));
 }
+
+#[test]
+fn calls_find_their_worker_whatever_worker_their_packets_come_to() {
+    let mut w = mapped::Workers::new(3, RULES);
+    for host in 1..10u8 {
+        let (address, server) = (format!("10.1.1.{host}"), 100 + u16::from(host));
+        let mut out = |flags, data: &[u8]| {
+            w.pass("npftest0", Where::Forward, &segment((&address, 40000), (SERVER, 1723), flags, data)).unwrap()
+        };
+        let port = ends(&out(2, b""))[0].1;
+        let said = segment((SERVER, 1723), ("192.0.2.1", port), 0x12, b"");
+        assert!(w.pass("npftest0", Where::In, &said).is_some());
+        let asked = segment((&address, 40000), (SERVER, 1723), 0x18, &request(7));
+        let outer = id_at(&w.pass("npftest0", Where::Forward, &asked).unwrap(), 52);
+        let said = segment((SERVER, 1723), ("192.0.2.1", port), 0x18, &reply(server, outer));
+        assert!(w.pass("npftest0", Where::In, &said).is_some());
+        for _ in 0..3 {
+            let sent = w.pass("npftest0", Where::Forward, &gre(&address, SERVER, server)).unwrap();
+            assert_eq!(sent, gre("192.0.2.1", SERVER, server));
+            let back = w.pass("npftest0", Where::In, &gre(SERVER, "192.0.2.1", outer)).unwrap();
+            assert_eq!(back, gre(SERVER, &address, 7));
+        }
+    }
+    for e in &mut w.engines {
+        let all: Vec<ConnId> = e.connections().iter().map(|(id, _)| id).collect();
+        all.into_iter().for_each(|id| _ = e.end(id));
+        e.tick(Millis(1));
+    }
+    assert!(w.elsewhere.is_empty() && w.engines.iter().all(|e| e.is_idle() && e.held.ports.is_empty()));
+}
