@@ -29,38 +29,44 @@ enum Next {
 }
 
 impl Engine {
-    /// Judges a packet. None: its headers could not be read.
+    /// Judges a packet. None: its headers could not be read. `turned`: the first half of a hairpin is done.
     pub(super) fn judge(
         &mut self,
         ruleset: &Ruleset,
         item: &mut Item<'_>,
         packet: Option<Packet>,
         seat: &Seat<'_>,
+        turned: bool,
         outcome: &mut Outcome,
     ) {
-        let mut packet = packet;
-        let mut turned = item.was_steered && packet.as_ref().is_some_and(|p| self.is_turned(ruleset, item.bytes, p));
-        loop {
-            let judged = match &packet {
-                Some(packet) => self.steps(ruleset, item, packet, seat, turned, outcome),
-                None => Err(Fault::Malformed),
-            };
-            match judged {
-                Ok(Next::Turn) if !turned => {
-                    packet = item.read();
-                    turned = true;
-                    if let Some(owner) = packet.as_ref().and_then(|p| self.turns_to(item.bytes, p)) {
-                        self.stats.steered += 1;
-                        (outcome.steer, outcome.pass) = (Some(owner), false);
-                        return;
-                    }
+        let judged = match &packet {
+            Some(packet) => {
+                let turned = turned || item.was_steered && self.is_turned(ruleset, item.bytes, packet);
+                match self.steps(ruleset, item, packet, seat, turned, outcome) {
+                    Ok(Next::Turn) if !turned => return self.turn(ruleset, item, seat, outcome),
+                    judged => judged,
                 }
-                Ok(_) => return,
-                Err(fault) => return self.fail(outcome, fault),
             }
+            None => Err(Fault::Malformed),
+        };
+        if let Err(fault) = judged {
+            self.fail(outcome, fault);
         }
     }
 
+    /// The other half of a hairpin.
+    #[cold]
+    fn turn(&mut self, ruleset: &Ruleset, item: &mut Item<'_>, seat: &Seat<'_>, outcome: &mut Outcome) {
+        let packet = item.read();
+        if let Some(owner) = packet.as_ref().and_then(|p| self.turns_to(item.bytes, p)) {
+            self.stats.steered += 1;
+            (outcome.steer, outcome.pass) = (Some(owner), false);
+            return;
+        }
+        self.judge(ruleset, item, packet, seat, true, outcome);
+    }
+
+    #[inline]
     fn steps(
         &mut self,
         ruleset: &Ruleset,
@@ -167,14 +173,14 @@ impl Engine {
     }
 
     /// The connection of a packet.
+    #[inline]
     fn inspect(&mut self, ruleset: &Ruleset, bytes: &[u8], packet: &Packet, seat: &Seat<'_>) -> Inspect {
-        if let Some(key) = call_key(ruleset, bytes, packet) {
-            let inspected = self.connections.inspect_call(key, packet, seat.at, seat.now);
-            if inspected != Inspect::None {
-                return inspected;
-            }
+        let call = if ruleset.pptp { call_key(ruleset, bytes, packet) } else { None };
+        let inspected = call.map(|key| self.connections.inspect_call(key, packet, seat.at, seat.now));
+        match inspected {
+            None | Some(Inspect::None) => self.connections.inspect(bytes, packet, seat.at, seat.now),
+            Some(call) => call,
         }
-        self.connections.inspect(bytes, packet, seat.at, seat.now)
     }
 
     /// The other worker that a packet belongs to which belongs to no connection here.
@@ -221,23 +227,12 @@ impl Engine {
         seat: &Seat<'_>,
         outcome: &mut Outcome,
     ) -> Option<(u32, &'c Rule)> {
-        let mut over = None;
-        // Rules whose last place another worker was faster to take. Memory is allocated for the first.
-        let mut lost = Vec::new();
-        let decided = loop {
-            let decided = self.look_up(ruleset, item, packet, seat, &lost, &mut over);
-            let Some((_, rule)) = decided.filter(|(_, r)| !r.limits.is_empty() && r.action == Action::Pass) else {
-                break decided;
-            };
-            match self.held.limits.take(rule, packet, seat.now) {
-                Ok(()) => break decided,
-                Err(limit) => {
-                    over = over.or(Some(*limit).filter(|l| l.overload.is_some()));
-                    lost.push(rule.id);
-                }
-            }
-        };
-        if let Some((table, stay)) = over.and_then(|l| l.overload) {
+        let over = Cell::new(None);
+        let mut decided = self.look_up(ruleset, item, packet, seat, &[], &over);
+        if decided.is_some_and(|(_, rule)| !rule.limits.is_empty()) {
+            decided = self.within_limits(ruleset, item, packet, seat, decided, &over);
+        }
+        if let Some((table, stay)) = over.get().and_then(|l| l.overload) {
             let stay = stay.map(|s| Millis(u64::try_from(s.as_millis()).unwrap_or(u64::MAX)));
             let entry = host(packet.family, packet.src);
             // It may be there already, by a command.
@@ -249,7 +244,32 @@ impl Engine {
         decided
     }
 
+    /// What a packet needs under the limits of the rule that decides is taken. Where another worker was faster to take the last
+    /// of it, rules are looked up again.
+    fn within_limits<'c>(
+        &self,
+        ruleset: &'c Ruleset,
+        item: &Item<'_>,
+        packet: &Packet,
+        seat: &Seat<'_>,
+        mut decided: Option<(u32, &'c Rule)>,
+        over: &Cell<Option<Limit>>,
+    ) -> Option<(u32, &'c Rule)> {
+        // Memory is allocated for the first.
+        let mut lost = Vec::new();
+        while let Some((_, rule)) = decided.filter(|(_, r)| !r.limits.is_empty() && r.action == Action::Pass) {
+            let Err(limit) = self.held.limits.take(rule, packet, seat.now) else { break };
+            if limit.overload.is_some() {
+                over.set(Some(*limit));
+            }
+            lost.push(rule.id);
+            decided = self.look_up(ruleset, item, packet, seat, &lost, over);
+        }
+        decided
+    }
+
     /// The rule that decides as far as limits can be told now. `over` becomes the last one that a rule exceeds.
+    #[inline]
     fn look_up<'c>(
         &self,
         ruleset: &'c Ruleset,
@@ -257,9 +277,8 @@ impl Engine {
         packet: &Packet,
         seat: &Seat<'_>,
         lost: &[RuleId],
-        over: &mut Option<Limit>,
+        over: &Cell<Option<Limit>>,
     ) -> Option<(u32, &'c Rule)> {
-        let exceeds: Cell<Option<Limit>> = Cell::new(*over);
         let within = |rule: &Rule| {
             if rule.limits.is_empty() {
                 return true;
@@ -269,12 +288,12 @@ impl Engine {
             }
             let exceeded = self.held.limits.exceeded(rule, packet, seat.now);
             if let Some(limit) = exceeded.filter(|l| l.overload.is_some()) {
-                exceeds.set(Some(*limit));
+                over.set(Some(*limit));
             }
             exceeded.is_none()
         };
         let Ruleset { config, dynamic, programs, plan, rules, .. } = ruleset;
-        let decided = match self.by {
+        match self.by {
             By::Plan => {
                 let tag = ruleset.tag_in_plan(item.tag);
                 let asked = Numbered { packet, bytes: item.bytes, interface: seat.in_plan, way: seat.way, tag };
@@ -288,9 +307,7 @@ impl Engine {
                 let evaluator = Evaluator::new(programs, &self.tables, &*self.addresses, dynamic, &within);
                 evaluator.decide(config, &asked).and_then(|rule| ruleset.rule(rule.id))
             }
-        };
-        *over = exceeds.get();
-        decided
+        }
     }
 
     /// Opens the connection of a packet that a stateful rule let pass. It passes without one, too.

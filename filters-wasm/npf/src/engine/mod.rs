@@ -471,7 +471,7 @@ impl Engine {
         };
         self.seated(place, |engine, ruleset, seat| {
             let mut item = Item { tag, ..Item::new(bytes) };
-            engine.judge(ruleset, &mut item, packet, seat, &mut outcome);
+            engine.judge(ruleset, &mut item, packet, seat, false, &mut outcome);
         });
         outcome
     }
@@ -492,7 +492,7 @@ impl Engine {
                 }
                 for (packet, i) in packets.into_iter().zip(chunk) {
                     let mut outcome = Outcome::new();
-                    engine.judge(ruleset, &mut burst.item(i), packet, seat, &mut outcome);
+                    engine.judge(ruleset, &mut burst.item(i), packet, seat, false, &mut outcome);
                     burst.done(i, outcome, ruleset);
                 }
             }
