@@ -69,6 +69,7 @@ impl Calls {
 }
 
 /// The key of a packet of a call, if calls are looked after.
+#[inline(never)]
 pub(super) fn call_key(ruleset: &Ruleset, bytes: &[u8], packet: &Packet) -> Option<Key> {
     if !ruleset.pptp || packet.proto != proto::GRE {
         return None;
@@ -79,6 +80,7 @@ pub(super) fn call_key(ruleset: &Ruleset, bytes: &[u8], packet: &Packet) -> Opti
 
 impl Engine {
     /// Translates what a packet of a control connection says of calls, and has those begin and end.
+    #[inline(never)]
     pub(super) fn follow_calls(
         &mut self,
         bytes: &mut [u8],

@@ -1,7 +1,7 @@
 //! One packet's way through the engine.
 
 use super::{
-    By, Engine, Fault, Item, Outcome, Overload, Ruleset, Seat, calls::call_key, mapped::key_of, translate::Maps,
+    By, Engine, Fault, Item, Outcome, Overload, Ruleset, Seat, Share, calls::call_key, mapped::key_of, translate::Maps,
     translate::Translation,
 };
 use crate::{
@@ -66,7 +66,7 @@ impl Engine {
         self.judge(ruleset, item, packet, seat, true, outcome);
     }
 
-    #[inline]
+    #[inline(always)]
     fn steps(
         &mut self,
         ruleset: &Ruleset,
@@ -82,7 +82,11 @@ impl Engine {
             return Err(Fault::Options);
         }
         let mut related = false;
-        let mut known = match self.inspect(ruleset, item.bytes, packet, seat) {
+        let inspected = match ruleset.pptp {
+            true => self.inspect_with_calls(ruleset, item.bytes, packet, seat),
+            false => self.connections.inspect(item.bytes, packet, seat.at, now),
+        };
+        let mut known = match inspected {
             Inspect::Pass { conn, forward } => Some((conn, forward)),
             Inspect::Related { conn, forward } => {
                 related = true;
@@ -172,21 +176,28 @@ impl Engine {
         goes_on
     }
 
-    /// The connection of a packet.
-    #[inline]
-    fn inspect(&mut self, ruleset: &Ruleset, bytes: &[u8], packet: &Packet, seat: &Seat<'_>) -> Inspect {
-        let call = if ruleset.pptp { call_key(ruleset, bytes, packet) } else { None };
-        let inspected = call.map(|key| self.connections.inspect_call(key, packet, seat.at, seat.now));
-        match inspected {
-            None | Some(Inspect::None) => self.connections.inspect(bytes, packet, seat.at, seat.now),
-            Some(call) => call,
+    /// The connection of a packet, which may be one of a call of PPTP.
+    #[inline(never)]
+    fn inspect_with_calls(&mut self, ruleset: &Ruleset, bytes: &[u8], packet: &Packet, seat: &Seat<'_>) -> Inspect {
+        if let Some(key) = call_key(ruleset, bytes, packet) {
+            let inspected = self.connections.inspect_call(key, packet, seat.at, seat.now);
+            if inspected != Inspect::None {
+                return inspected;
+            }
         }
+        self.connections.inspect(bytes, packet, seat.at, seat.now)
     }
 
     /// The other worker that a packet belongs to which belongs to no connection here.
+    #[inline(always)]
     fn owner(&self, ruleset: &Ruleset, item: &Item<'_>, packet: &Packet) -> Option<u8> {
-        let share = self.held.share.as_ref().filter(|_| ruleset.has_state && !item.was_steered)?;
-        let key = call_key(ruleset, item.bytes, packet).or_else(|| key_of(item.bytes, packet))?;
+        let share = self.held.share.as_ref()?;
+        if ruleset.has_state && !item.was_steered { self.owner_by(ruleset, share, item.bytes, packet) } else { None }
+    }
+
+    #[inline(never)]
+    fn owner_by(&self, ruleset: &Ruleset, share: &Share, bytes: &[u8], packet: &Packet) -> Option<u8> {
+        let key = call_key(ruleset, bytes, packet).or_else(|| key_of(bytes, packet))?;
         share.owner(&key, || self.mapping_owner(ruleset, share, &key))
     }
 
@@ -219,6 +230,7 @@ impl Engine {
     }
 
     /// The rule that decides, with its number. Of its limits, what this packet needs is taken.
+    #[inline(always)]
     fn rule<'c>(
         &mut self,
         ruleset: &'c Ruleset,
@@ -246,6 +258,7 @@ impl Engine {
 
     /// What a packet needs under the limits of the rule that decides is taken. Where another worker was faster to take the last
     /// of it, rules are looked up again.
+    #[inline(never)]
     fn within_limits<'c>(
         &self,
         ruleset: &'c Ruleset,
@@ -263,13 +276,26 @@ impl Engine {
                 over.set(Some(*limit));
             }
             lost.push(rule.id);
-            decided = self.look_up(ruleset, item, packet, seat, &lost, over);
+            decided = self.look_up_again(ruleset, item, packet, seat, &lost, over);
         }
         decided
     }
 
+    #[cold]
+    fn look_up_again<'c>(
+        &self,
+        ruleset: &'c Ruleset,
+        item: &Item<'_>,
+        packet: &Packet,
+        seat: &Seat<'_>,
+        lost: &[RuleId],
+        over: &Cell<Option<Limit>>,
+    ) -> Option<(u32, &'c Rule)> {
+        self.look_up(ruleset, item, packet, seat, lost, over)
+    }
+
     /// The rule that decides as far as limits can be told now. `over` becomes the last one that a rule exceeds.
-    #[inline]
+    #[inline(always)]
     fn look_up<'c>(
         &self,
         ruleset: &'c Ruleset,
@@ -349,6 +375,8 @@ impl Engine {
         inserted.ok()
     }
 
+    /// Translates a packet, as its connection or a map says.
+    #[inline(always)]
     fn translate(
         &mut self,
         ruleset: &Ruleset,
@@ -358,9 +386,8 @@ impl Engine {
         (is_new, turned): (bool, bool),
         known: &mut Option<(ConnId, bool)>,
     ) -> Result<Next, Fault> {
-        let Ruleset { config, dynamic, programs, maps, .. } = ruleset;
         if let Some((conn, forward)) = *known
-            && self.connections.get(conn).is_some_and(|c| c.nat().is_some())
+            && self.connections.get(conn).is_some_and(|c| c.map().is_some())
         {
             let turns = self.translate_known(bytes, packet, conn, forward, seat.at);
             if ruleset.pptp {
@@ -369,9 +396,24 @@ impl Engine {
             return Ok(if turns { Next::Turn } else { Next::Done });
         }
         // A connection that began without a translation has none; maps without connections are for each packet.
-        if maps.is_empty() || !is_new && !ruleset.has_static_maps {
+        if ruleset.maps.is_empty() || !is_new && !ruleset.has_static_maps {
             return Ok(Next::Done);
         }
+        self.translate_by_maps(ruleset, bytes, packet, seat, (is_new, turned), known)
+    }
+
+    /// Translates a packet that has no translation yet, if a map is for it.
+    #[inline(never)]
+    fn translate_by_maps(
+        &mut self,
+        ruleset: &Ruleset,
+        bytes: &mut [u8],
+        packet: &Packet,
+        seat: &Seat<'_>,
+        (is_new, turned): (bool, bool),
+        known: &mut Option<(ConnId, bool)>,
+    ) -> Result<Next, Fault> {
+        let Ruleset { config, dynamic, programs, maps, .. } = ruleset;
         let within = |_: &Rule| true;
         let evaluator = Evaluator::new(programs, &self.tables, &*self.addresses, dynamic, &within);
         let mut maps = Maps {

@@ -34,6 +34,7 @@ impl Engine {
     }
 
     /// The worker that packets with a key belong to because of a mapping.
+    #[inline(never)]
     pub(super) fn mapping_owner(&self, ruleset: &Ruleset, share: &Share, key: &Key) -> Option<u8> {
         if ruleset.mapped.is_empty() || !matches!(key.proto(), proto::TCP | proto::UDP) {
             return None;
@@ -61,6 +62,7 @@ impl Engine {
     }
 
     /// Whether a packet that another worker handed over is half of a hairpin: it has two outer ends in it.
+    #[inline(never)]
     pub(super) fn is_turned(&self, ruleset: &Ruleset, bytes: &[u8], packet: &Packet) -> bool {
         !ruleset.mapped.is_empty()
             && key_of(bytes, packet).is_some_and(|key| {
@@ -99,6 +101,7 @@ impl Engine {
     }
 
     /// The outer end of an inner one, which a connection uses from now on.
+    #[inline(never)]
     pub(super) fn outer_of(&mut self, inner: Inner, address: u128, range: PortRange) -> Result<End, Fault> {
         if let Some(outer) = self.held.mappings.join(inner) {
             return Ok(outer);

@@ -193,6 +193,7 @@ impl Maps<'_> {
     }
 
     /// What an endpoint-independent map does with a packet that comes in.
+    #[inline(never)]
     fn by_mapping(&self, map: &Map, packet: &Packet, interface: &str, evaluator: &Evaluator<'_, '_>) -> Option<Via> {
         let to = outer_end(packet)?;
         let inner = self.held.mappings.inner_of(to).filter(|(id, _)| *id == map.id).map(|(_, inner)| inner);
@@ -347,6 +348,7 @@ impl Engine {
 }
 
 /// Changes a packet as its connection says.
+#[inline]
 fn change(bytes: &mut [u8], packet: &Packet, nat: Nat, forward: bool) {
     let side = if (nat.kind == NatKind::Source) == forward { Side::Src } else { Side::Dst };
     let (address, id) = if forward { nat.translated } else { nat.original };

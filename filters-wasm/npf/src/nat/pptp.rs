@@ -187,6 +187,7 @@ pub fn gre_call_id(bytes: &[u8], packet: &Packet) -> Option<u16> {
 }
 
 /// Sets the call id of an enhanced GRE packet, which has no checksum. False: it is none.
+#[inline(never)]
 pub fn set_gre_call_id(bytes: &mut [u8], packet: &Packet, id: u16) -> bool {
     let is = gre_call_id(bytes, packet).is_some();
     if is {
