@@ -3,6 +3,7 @@
 
 use super::{
     Share,
+    calls::Calls,
     limits::{Limited, Limits},
 };
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
         mapping::{End, Mappings},
         ports::{PortMap, Translated},
     },
-    state::{Connection, Millis, Nat, NatKind},
+    state::{ConnId, Connection, Millis, Nat, NatKind},
 };
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ pub(super) struct Held {
     pub ports: PortMap,
     /// Endpoint-independent ones, and their ports.
     pub mappings: Mappings,
+    /// What control connections of PPTP have said.
+    pub calls: Calls,
     /// Those of the ruleset, for all workers.
     pub limits: Arc<Limits>,
     /// Which limits the connections here are under.
@@ -34,6 +37,7 @@ impl Held {
         Held {
             ports: PortMap::new(),
             mappings: Mappings::new(),
+            calls: Calls::default(),
             limits,
             limited: Limited::default(),
             share: None,
@@ -42,7 +46,14 @@ impl Held {
     }
 
     /// A connection has ended: its port is free again, its rule has one less, and no worker looks for it here.
-    pub fn release(&mut self, connection: &Connection) {
+    pub fn release(&mut self, id: ConnId, connection: &Connection) {
+        self.calls.ended(id, connection, &mut self.ports);
+        self.limited.ended(&self.limits, connection);
+        self.release_translation(connection);
+    }
+
+    /// What a connection has for its translation is given back.
+    pub fn release_translation(&mut self, connection: &Connection) {
         if let Some(nat) = connection.nat() {
             if nat.port_taken {
                 self.ports.release(
@@ -55,9 +66,11 @@ impl Held {
             }
             if let Some(share) = self.share.as_ref().filter(|_| nat.hold.claimed) {
                 share.disclaim(connection.backward());
+                if nat.hold.call.is_some() {
+                    share.disclaim(connection.forward());
+                }
             }
         }
-        self.limited.ended(&self.limits, connection);
     }
 
     /// Mappings that nobody has used for long are no more, and their ports are free.

@@ -1,7 +1,8 @@
 //! One packet's way through the engine.
 
 use super::{
-    By, Engine, Fault, Item, Outcome, Overload, Ruleset, Seat, mapped::key_of, translate::Maps, translate::Translation,
+    By, Engine, Fault, Item, Outcome, Overload, Ruleset, Seat, Share, calls::call_key, mapped::key_of, translate::Maps,
+    translate::Translation,
 };
 use crate::{
     config::{Action, Family, Limit, Return, Rule, RuleId, Stateful},
@@ -84,6 +85,7 @@ impl Engine {
     }
 
     /// A packet was translated as if it left, and goes to an outer end.
+    #[cold]
     pub(super) fn turn(&mut self, ruleset: &Ruleset, item: &mut Item<'_>, seat: &Seat<'_>, outcome: &mut Outcome) {
         let Some(packet) = item.read() else { return self.fail(outcome, Fault::Malformed) };
         match self.turns_to(item.bytes, &packet) {
@@ -111,6 +113,7 @@ impl Engine {
         }
     }
 
+    #[inline(always)]
     fn steps(
         &mut self,
         ruleset: &Ruleset,
@@ -140,7 +143,11 @@ impl Engine {
         if packet.options && ruleset.config.params.is_on(drop_options(packet)) {
             return Err(Fault::Options);
         }
-        let (conn, forward, related) = match self.connections.inspect(item.bytes, packet, seat.at, seat.now) {
+        let inspected = match ruleset.pptp {
+            true => self.inspect_with_calls(ruleset, item.bytes, packet, seat),
+            false => self.connections.inspect(item.bytes, packet, seat.at, seat.now),
+        };
+        let (conn, forward, related) = match inspected {
             Inspect::Pass { conn, forward } => (conn, forward, false),
             Inspect::Related { conn, forward } => (conn, forward, true),
             Inspect::Invalid { .. } => {
@@ -255,10 +262,28 @@ impl Engine {
         goes_on
     }
 
+    /// The connection of a packet, which may be one of a call of PPTP.
+    #[inline(never)]
+    fn inspect_with_calls(&mut self, ruleset: &Ruleset, bytes: &[u8], packet: &Packet, seat: &Seat<'_>) -> Inspect {
+        if let Some(key) = call_key(ruleset, bytes, packet) {
+            let inspected = self.connections.inspect_call(key, packet, seat.at, seat.now);
+            if inspected != Inspect::None {
+                return inspected;
+            }
+        }
+        self.connections.inspect(bytes, packet, seat.at, seat.now)
+    }
+
     /// The other worker that a packet belongs to which belongs to no connection here.
+    #[inline(always)]
     fn owner(&self, ruleset: &Ruleset, item: &Item<'_>, packet: &Packet) -> Option<u8> {
-        let share = self.held.share.as_ref().filter(|_| ruleset.has_state && !item.was_steered)?;
-        let key = key_of(item.bytes, packet)?;
+        let share = self.held.share.as_ref()?;
+        if ruleset.has_state && !item.was_steered { self.owner_by(ruleset, share, item.bytes, packet) } else { None }
+    }
+
+    #[inline(never)]
+    fn owner_by(&self, ruleset: &Ruleset, share: &Share, bytes: &[u8], packet: &Packet) -> Option<u8> {
+        let key = call_key(ruleset, bytes, packet).or_else(|| key_of(bytes, packet))?;
         share.owner(&key, || self.mapping_owner(ruleset, share, &key))
     }
 
@@ -299,23 +324,12 @@ impl Engine {
         seat: &Seat<'_>,
         outcome: &mut Outcome,
     ) -> u32 {
-        let mut over = None;
-        // Rules whose last place another worker was faster to take. Memory is allocated for the first.
-        let mut lost = Vec::new();
-        let decided = loop {
-            let decided = self.look_up(ruleset, item, packet, seat, &lost, &mut over);
-            let Some((_, rule)) = decided.filter(|(_, r)| !r.limits.is_empty() && r.action == Action::Pass) else {
-                break decided;
-            };
-            match self.held.limits.take(rule, packet, seat.now) {
-                Ok(()) => break decided,
-                Err(limit) => {
-                    over = over.or(Some(*limit).filter(|l| l.overload.is_some()));
-                    lost.push(rule.id);
-                }
-            }
-        };
-        self.exceeded(over, packet, seat.now, outcome);
+        let over = Cell::new(None);
+        let mut decided = self.look_up(ruleset, item, packet, seat, &[], &over);
+        if decided.is_some_and(|(_, rule)| !rule.limits.is_empty()) {
+            decided = self.within_limits(ruleset, item, packet, seat, decided, &over);
+        }
+        self.exceeded(over.get(), packet, seat.now, outcome);
         decided.map_or(NONE, |(number, _)| number)
     }
 
@@ -329,7 +343,46 @@ impl Engine {
         })
     }
 
+    /// What a packet needs under the limits of the rule that decides is taken. Where another worker was faster to take the last
+    /// of it, rules are looked up again.
+    #[inline(never)]
+    fn within_limits<'c>(
+        &self,
+        ruleset: &'c Ruleset,
+        item: &Item<'_>,
+        packet: &Packet,
+        seat: &Seat<'_>,
+        mut decided: Option<(u32, &'c Rule)>,
+        over: &Cell<Option<Limit>>,
+    ) -> Option<(u32, &'c Rule)> {
+        // Memory is allocated for the first.
+        let mut lost = Vec::new();
+        while let Some((_, rule)) = decided.filter(|(_, r)| !r.limits.is_empty() && r.action == Action::Pass) {
+            let Err(limit) = self.held.limits.take(rule, packet, seat.now) else { break };
+            if limit.overload.is_some() {
+                over.set(Some(*limit));
+            }
+            lost.push(rule.id);
+            decided = self.look_up_again(ruleset, item, packet, seat, &lost, over);
+        }
+        decided
+    }
+
+    #[cold]
+    fn look_up_again<'c>(
+        &self,
+        ruleset: &'c Ruleset,
+        item: &Item<'_>,
+        packet: &Packet,
+        seat: &Seat<'_>,
+        lost: &[RuleId],
+        over: &Cell<Option<Limit>>,
+    ) -> Option<(u32, &'c Rule)> {
+        self.look_up(ruleset, item, packet, seat, lost, over)
+    }
+
     /// The rule that decides as far as limits can be told now. `over` becomes the last one that a rule exceeds.
+    #[inline(always)]
     fn look_up<'c>(
         &self,
         ruleset: &'c Ruleset,
@@ -337,9 +390,8 @@ impl Engine {
         packet: &Packet,
         seat: &Seat<'_>,
         lost: &[RuleId],
-        over: &mut Option<Limit>,
+        over: &Cell<Option<Limit>>,
     ) -> Option<(u32, &'c Rule)> {
-        let exceeds: Cell<Option<Limit>> = Cell::new(*over);
         let within = |rule: &Rule| {
             if rule.limits.is_empty() {
                 return true;
@@ -349,12 +401,12 @@ impl Engine {
             }
             let exceeded = self.held.limits.exceeded(rule, packet, seat.now);
             if let Some(limit) = exceeded.filter(|l| l.overload.is_some()) {
-                exceeds.set(Some(*limit));
+                over.set(Some(*limit));
             }
             exceeded.is_none()
         };
         let Ruleset { config, dynamic, programs, plan, rules, .. } = ruleset;
-        let decided = match self.by {
+        match self.by {
             By::Plan => {
                 let tag = ruleset.tag_in_plan(item.tag);
                 let asked = Numbered { packet, bytes: item.bytes, interface: seat.in_plan, way: seat.way, tag };
@@ -368,9 +420,7 @@ impl Engine {
                 let evaluator = Evaluator::new(programs, &self.tables, &*self.addresses, dynamic, &within);
                 evaluator.decide(config, &asked).and_then(|rule| ruleset.rule(rule.id))
             }
-        };
-        *over = exceeds.get();
-        decided
+        }
     }
 
     /// Puts the source of a packet that exceeded a limit into the table for those.
@@ -415,15 +465,17 @@ impl Engine {
         }
     }
 
-    fn insert(&mut self, connection: Connection, now: Millis) -> Option<ConnId> {
+    pub(super) fn insert(&mut self, connection: Connection, now: Millis) -> Option<ConnId> {
         let held = &mut self.held;
-        let inserted = self.connections.insert(connection, now, &mut |_, c| held.release(c));
+        let inserted = self.connections.insert(connection, now, &mut |id, c| held.release(id, c));
         if inserted.is_err() {
             self.stats.not_opened += 1;
         }
         inserted.ok()
     }
 
+    /// Translates a packet, as its connection or a map says.
+    #[inline(always)]
     fn translate(
         &mut self,
         ruleset: &Ruleset,
@@ -433,17 +485,34 @@ impl Engine {
         (is_new, turned): (bool, bool),
         known: &mut Option<(ConnId, bool)>,
     ) -> Result<Next, Fault> {
-        let Ruleset { config, dynamic, programs, maps, .. } = ruleset;
         if let Some((conn, forward)) = *known
-            && self.connections.get(conn).is_some_and(|c| c.nat().is_some())
+            && self.connections.get(conn).is_some_and(|c| c.map().is_some())
         {
             let turns = self.translate_known(bytes, packet, conn, forward, seat.at);
+            if ruleset.pptp {
+                self.follow_calls(bytes, packet, conn, forward, seat);
+            }
             return Ok(if turns { Next::Turn } else { Next::Done });
         }
         // A connection that began without a translation has none; maps without connections are for each packet.
-        if maps.is_empty() || !is_new && !ruleset.has_static_maps {
+        if ruleset.maps.is_empty() || !is_new && !ruleset.has_static_maps {
             return Ok(Next::Done);
         }
+        self.translate_by_maps(ruleset, bytes, packet, seat, (is_new, turned), known)
+    }
+
+    /// Translates a packet that has no translation yet, if a map is for it.
+    #[inline(never)]
+    fn translate_by_maps(
+        &mut self,
+        ruleset: &Ruleset,
+        bytes: &mut [u8],
+        packet: &Packet,
+        seat: &Seat<'_>,
+        (is_new, turned): (bool, bool),
+        known: &mut Option<(ConnId, bool)>,
+    ) -> Result<Next, Fault> {
+        let Ruleset { config, dynamic, programs, maps, .. } = ruleset;
         let within = |_: &Rule| true;
         let evaluator = Evaluator::new(programs, &self.tables, &*self.addresses, dynamic, &within);
         let mut maps = Maps {

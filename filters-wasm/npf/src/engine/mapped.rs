@@ -34,6 +34,7 @@ impl Engine {
     }
 
     /// The worker that packets with a key belong to because of a mapping.
+    #[inline(never)]
     pub(super) fn mapping_owner(&self, ruleset: &Ruleset, share: &Share, key: &Key) -> Option<u8> {
         if ruleset.mapped.is_empty() || !matches!(key.proto(), proto::TCP | proto::UDP) {
             return None;
@@ -61,6 +62,7 @@ impl Engine {
     }
 
     /// Whether a packet that another worker handed over is half of a hairpin: it has two outer ends in it.
+    #[inline(never)]
     pub(super) fn is_turned(&self, ruleset: &Ruleset, bytes: &[u8], packet: &Packet) -> bool {
         !ruleset.mapped.is_empty()
             && key_of(bytes, packet).is_some_and(|key| {
@@ -82,7 +84,31 @@ impl Engine {
         share.mapped_by(&End::destination(&key)).filter(|owner| *owner != share.me())
     }
 
+    /// A connection that is loaded uses a mapping with these very ends. False: one of them has another.
+    pub(super) fn rejoin(&mut self, inner: Inner, outer: End) -> bool {
+        let held = &mut self.held;
+        match held.mappings.inner_of(outer) {
+            Some(known) => known == inner && held.mappings.join(inner) == Some(outer),
+            None => {
+                let of = Translated { address: outer.address, proto: outer.proto };
+                if !held.ports.take(of, outer.port) {
+                    return false;
+                }
+                if held.share.as_ref().is_some_and(|s| !s.claim_end(&outer)) {
+                    held.ports.release(of, outer.port);
+                    return false;
+                }
+                let is_new = held.mappings.insert(inner, outer);
+                if !is_new {
+                    held.give_back(&outer);
+                }
+                is_new
+            }
+        }
+    }
+
     /// The outer end of an inner one, which a connection uses from now on.
+    #[inline(never)]
     pub(super) fn outer_of(&mut self, inner: Inner, address: u128, range: PortRange) -> Result<End, Fault> {
         if let Some(outer) = self.held.mappings.join(inner) {
             return Ok(outer);

@@ -8,9 +8,11 @@
 //! An engine belongs to one worker; what all of them have in common is a [`Ruleset`]. Time comes in with each packet.
 
 mod burst;
+mod calls;
 mod held;
 mod judge;
 mod limits;
+mod load;
 mod mapped;
 mod maps;
 mod outcome;
@@ -36,6 +38,7 @@ use crate::{
     wasm::RunningRuleset,
 };
 pub use limits::{Limits, SOURCES_MAX};
+pub use load::LoadError;
 pub use maps::{DynamicMaps, PlacedMap};
 pub use outcome::{Fault, Outcome, Overload, Stats};
 pub use ruleset::{Addresses, EngineError, LOGS_MAX, Ruleset};
@@ -414,7 +417,7 @@ impl Engine {
     pub fn end(&mut self, id: ConnId) -> bool {
         let ended = self.connections.remove(id);
         if let Some(c) = &ended {
-            self.held.release(c);
+            self.held.release(id, c);
         }
         ended.is_some()
     }
@@ -442,6 +445,9 @@ impl Engine {
             self.tables.expire(now);
             self.next_sweep_of_tables = now.0 + SWEEP_TABLES;
         }
+        while let Some(call) = self.held.calls.over.pop() {
+            self.end(call);
+        }
         if now.0 >= self.next_sweep {
             self.fragments.expire(now.0);
             self.held.expire(now);
@@ -453,7 +459,7 @@ impl Engine {
 
     fn expire_connections(&mut self, now: Millis, most: usize) -> usize {
         let held = &mut self.held;
-        self.connections.expire(now, most, &mut |_, c| held.release(c))
+        self.connections.expire(now, most, &mut |id, c| held.release(id, c))
     }
 
     /// Looks up connections again, after a reload: some of them.
@@ -463,7 +469,7 @@ impl Engine {
         self.review = self.connections.retain(
             from..from.saturating_add(REVIEW_AT_ONCE),
             |c| if c.facts.serial == ruleset.serial { Some(c.facts) } else { ruleset.facts_now(c.facts, c.map()) },
-            &mut |_, c| held.release(c),
+            &mut |id, c| held.release(id, c),
         );
         if self.review.is_none() {
             self.held.limited.keep(|rule| ruleset.rule(rule).is_some());

@@ -6,7 +6,7 @@ use super::{
     procedures::Meters,
 };
 use crate::{
-    config::{Address, Call, Config, Map, Rule, RuleId},
+    config::{Address, Alg, Call, Config, Map, Rule, RuleId},
     evaluate::{Dynamic, Interfaces, Programs},
     plan::{self, Plan, TagNumber},
     state::Facts,
@@ -42,6 +42,8 @@ pub struct Ruleset {
     pub(super) meters: Arc<Meters>,
     pub(super) programs: Programs,
     pub(super) plan: Plan,
+    /// Call ids of PPTP are translated.
+    pub(super) pptp: bool,
     pub(super) has_static_maps: bool,
     /// Inner addresses of endpoint-independent maps.
     pub(super) mapped: Vec<Address>,
@@ -226,6 +228,7 @@ impl Ruleset {
         let notes = config.procedures.iter().map(|p| p.calls.iter().map(note).collect()).collect();
         let maps = placed(&config, &dynamic_maps);
         Ok(Ruleset {
+            pptp: config.algs.contains(&Alg::Pptp),
             has_static_maps: maps.iter().any(|m| m.map.is_static),
             hairpins: maps.iter().filter(|m| m.map.hairpin).map(|m| m.map.interface.clone()).collect(),
             has_limits: rules.iter().any(|r| !r.limits.is_empty()),

@@ -102,7 +102,7 @@ impl Share {
                 };
                 self.is_natural(&after)
             }
-            _ => id % u16::from(self.workers) == u16::from(self.me),
+            _ => self.has_number(id),
         }
     }
 
@@ -110,6 +110,11 @@ impl Share {
     #[cfg(test)]
     pub(super) fn elsewhere_len(&self) -> usize {
         self.elsewhere.len()
+    }
+
+    /// Whether a number that workers share out is this one's.
+    pub(super) fn has_number(&self, id: u16) -> bool {
+        id % u16::from(self.workers) == u16::from(self.me)
     }
 
     fn natural(&self, key: &Key) -> u8 {

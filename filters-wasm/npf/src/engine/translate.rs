@@ -12,7 +12,7 @@ use crate::{
         mapping::End,
         npt66::{Npt66, Way},
         ports::Translated,
-        rewrite,
+        pptp, rewrite,
     },
     packet::{IcmpClass, Packet, Upper, number_of, proto},
     params::Key as Param,
@@ -158,7 +158,7 @@ impl Maps<'_> {
         });
         let Some((map, via)) = found else { return Ok(None) };
         let hairpin = self.turned || matches!(via, Via::Turn);
-        let hold = |mapped| Hold { mapped, hairpin, claimed: false };
+        let hold = |mapped| Hold { mapped, hairpin, ..Hold::default() };
         let side = match via {
             Via::Arrow(side) => side,
             Via::Turn => Side::Src,
@@ -193,6 +193,7 @@ impl Maps<'_> {
     }
 
     /// What an endpoint-independent map does with a packet that comes in.
+    #[inline(never)]
     fn by_mapping(&self, map: &Map, packet: &Packet, interface: &str, evaluator: &Evaluator<'_, '_>) -> Option<Via> {
         let to = outer_end(packet)?;
         let inner = self.held.mappings.inner_of(to).filter(|(id, _)| *id == map.id).map(|(_, inner)| inner);
@@ -347,11 +348,15 @@ impl Engine {
 }
 
 /// Changes a packet as its connection says.
+#[inline]
 fn change(bytes: &mut [u8], packet: &Packet, nat: Nat, forward: bool) {
     let side = if (nat.kind == NatKind::Source) == forward { Side::Src } else { Side::Dst };
     let (address, id) = if forward { nat.translated } else { nat.original };
     let has_id = !matches!(packet.proto, proto::GRE | proto::ESP | proto::AH | proto::SCTP);
     rewrite(bytes, packet, Change { side, address: Some(address), port_or_id: has_id.then_some(id) });
+    if let Some(call) = nat.hold.call.filter(|_| !forward) {
+        pptp::set_gre_call_id(bytes, packet, call);
+    }
 }
 
 /// An address of an interface, for errors that it sends.

@@ -157,7 +157,10 @@ pub fn rewrite(
         let Some(id) = to(message, id) else { continue };
         let mut edit = Edit::new(bytes, packet);
         let delta = edit.put(message.at + place, &id.to_be_bytes());
-        edit.fix(packet.header + 16, delta);
+        // An open checksum is that of the pseudo-header, in which no id is.
+        if !edit.checksum_is_open() {
+            edit.fix(packet.header + 16, delta);
+        }
         changed += 1;
     }
     changed
@@ -177,13 +180,14 @@ impl Message {
 pub fn gre_call_id(bytes: &[u8], packet: &Packet) -> Option<u16> {
     const PPP: u16 = 0x880b;
     let first = packet.fragment.is_none_or(|f| f.offset == 0);
-    let head = bytes.get(packet.header..packet.len)?.first_chunk::<8>()?;
+    let head = packet.here(bytes).get(packet.header..)?.first_chunk::<8>()?;
     // Key present, version 1; no checksum, no routing.
     let enhanced = head[0] & 0xe0 == 0x20 && head[1] & 7 == 1 && be16(head, 2) == PPP;
     (packet.proto == proto::GRE && first && enhanced).then(|| be16(head, 6))
 }
 
 /// Sets the call id of an enhanced GRE packet, which has no checksum. False: it is none.
+#[inline(never)]
 pub fn set_gre_call_id(bytes: &mut [u8], packet: &Packet, id: u16) -> bool {
     let is = gre_call_id(bytes, packet).is_some();
     if is {

@@ -146,6 +146,16 @@ impl Key {
         Key { dst: halves(address), ids: self.other_id(1, id), ..self }
     }
 
+    /// With the addresses of this one, of GRE.
+    pub(crate) fn of_gre(self) -> Key {
+        Key { proto: proto::GRE, ids: [0; 2], ..self }
+    }
+
+    /// That of packets of a PPTP call, which carry the id that the receiver has given to it.
+    pub(crate) fn to_call(self, id: u16) -> Key {
+        Key { ids: [0, id], ..self }
+    }
+
     fn other_id(self, side: usize, id: u16) -> [u16; 2] {
         let mut ids = self.ids;
         match self.proto {

@@ -122,6 +122,8 @@ pub struct Hold {
     pub hairpin: bool,
     /// Packets that come back are said to belong to this worker, whatever their hash says.
     pub claimed: bool,
+    /// It is a call of PPTP, which the inner host knows by this id, and everybody outside by the translated one.
+    pub call: Option<u16>,
 }
 
 /// What of a [`Nat`] does not follow from the two keys.
@@ -219,6 +221,13 @@ impl Connection {
         Some(connection)
     }
 
+    /// A call of PPTP that a control connection tells of, in no table yet. Its packets carry the receiver's id each
+    /// (RFC 2637, section 4.1): the server has `server`.
+    pub(crate) fn of_call(control: &Connection, server: u16, now: Millis) -> Connection {
+        let forward = control.forward.of_gre().to_call(server);
+        Connection::new(forward, State::Generic(Generic::New), control.facts, now)
+    }
+
     fn new(forward: Key, state: State, facts: Facts, now: Millis) -> Connection {
         Connection {
             forward,
@@ -248,6 +257,9 @@ impl Connection {
             let binding = Binding { interface: false, direction: direction.is_some() };
             let at = Crossing { interface: None, direction: direction.unwrap_or(Direction::In) };
             self.backward = self.backward.bound(at, binding);
+        }
+        if nat.hold.call.is_some() {
+            self.backward = self.backward.to_call(id);
         }
         let Nat { map, kind, port_taken, interface, hold, .. } = nat;
         self.mark = Some(NatMark { map, kind, port_taken, interface, hold });

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::{Family, RuleId},
-    packet::{address_of, number_of},
+    packet::{address_of, number_of, proto::GRE},
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -71,6 +71,9 @@ pub struct NatRecord {
     /// It turns packets back inside.
     #[serde(default)]
     pub hairpin: bool,
+    /// The inner host's id of a PPTP call.
+    #[serde(default)]
+    pub call: Option<u16>,
 }
 
 /// The names of what connections have numbers of, in the configuration of the time.
@@ -107,6 +110,9 @@ pub enum RecordError {
         /// Its name.
         name: String,
     },
+    /// What it says of its translation cannot all be true.
+    #[error("its translation contradicts itself")]
+    Translation,
     /// The table does not take it.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -135,6 +141,7 @@ impl ConnectionRecord {
                 interface: nat.interface.and_then(|i| names.interface(i)),
                 mapped: nat.hold.mapped,
                 hairpin: nat.hold.hairpin,
+                call: nat.hold.call,
             }),
             state: connection.state,
             rule: rule.map(|r| r.0),
@@ -183,6 +190,13 @@ impl ConnectionRecord {
         connection.last = Millis(now.0.saturating_sub(self.idle));
         connection.tally = [self.received, self.sent].map(|(packets, bytes)| Tally { packets, bytes });
         if let Some(nat) = &self.nat {
+            let is_call = nat.call.is_some();
+            if nat.mapped && nat.port_taken
+                || nat.hairpin && !nat.mapped
+                || is_call && (self.proto != GRE || !nat.source)
+            {
+                return Err(RecordError::Translation);
+            }
             connection.translate(Nat {
                 map: RuleId(nat.map),
                 kind: if nat.source { NatKind::Source } else { NatKind::Destination },
@@ -190,7 +204,7 @@ impl ConnectionRecord {
                 translated: (number(nat.translated.0)?, nat.translated.1),
                 port_taken: nat.port_taken,
                 interface: find("interface", nat.interface.as_deref(), |name| names.interface_number(name))?,
-                hold: Hold { mapped: nat.mapped, hairpin: nat.hairpin, claimed: false },
+                hold: Hold { mapped: nat.mapped, hairpin: nat.hairpin, claimed: false, call: nat.call },
             });
         }
         Ok(connection)

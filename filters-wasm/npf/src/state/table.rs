@@ -223,6 +223,24 @@ impl Connections {
         Inspect::Pass { conn, forward }
     }
 
+    /// The same for a packet of a PPTP call, of which headers tell more than [`Key::of`] takes from them.
+    pub(crate) fn inspect_call(&mut self, key: Key, packet: &Packet, at: Crossing, now: Millis) -> Inspect {
+        let key = key.bound(at, self.rules.bound);
+        let Some(Hit { slot, forward }) = self.find(&key, at) else { return Inspect::None };
+        let connection = self.at_mut(slot);
+        let conn = ConnId { slot, generation: connection.generation };
+        let State::Generic(generic) = &mut connection.state else { return Inspect::None };
+        let before = *generic;
+        generic.inspect(forward);
+        let is_other = *generic != before;
+        connection.count(forward, packet.len);
+        connection.last = now;
+        if is_other {
+            self.rearm(slot);
+        }
+        Inspect::Pass { conn, forward }
+    }
+
     /// An ICMP error: `quoted` is what it says of the packet that it is about.
     fn inspect_error(&mut self, quoted: &[u8], packet: &Packet, at: Crossing) -> Inspect {
         let Some(quoted) = read_quoted(quoted) else { return Inspect::None };

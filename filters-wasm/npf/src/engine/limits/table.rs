@@ -183,11 +183,17 @@ impl Bucket {
     fn claim(&self, name: u64, kind: Kind, turn: u64, now: u64) -> Result<Option<(usize, u64)>, Refused> {
         let (cell, seen) = self.idle(now).ok_or(Refused::Full)?;
         let claim = CLAIMED | kind as u64 | ((turn >> 4) + 1);
-        let is_mine = self.numbers[cell].compare_exchange(seen, claim, SeqCst, SeqCst).is_ok();
-        if is_mine {
-            self.names[cell].store(name, SeqCst);
+        if self.numbers[cell].compare_exchange(seen, claim, SeqCst, SeqCst).is_err() {
+            return Ok(None);
         }
-        Ok(is_mine.then_some((cell, claim)))
+        // Were the next turn over already, and had it been this very cell's, the claim would look like that turn's, and others
+        // would complete it. From here on nobody can have the next turn with this cell.
+        if self.turn.load(SeqCst) != turn {
+            let _ = self.numbers[cell].compare_exchange(claim, 0, SeqCst, SeqCst);
+            return Ok(None);
+        }
+        self.names[cell].store(name, SeqCst);
+        Ok(Some((cell, claim)))
     }
 
     /// The name of a claimed cell comes in, if no other has since that turn. None: one has.
@@ -258,6 +264,18 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_of_a_turn_that_is_over_is_given_up_and_names_nothing() {
+        let table = Table::new(1);
+        let bucket = &table.buckets[0];
+        // The cell was another's in that turn, which is idle now.
+        assert_eq!(table.change(8, Kind::Count, 0, up_to(2), down), Ok(()));
+        let was = bucket.find(8).unwrap();
+        table.undo(8, down);
+        assert_eq!(bucket.claim(9, Kind::Count, 0, 0), Ok(None));
+        assert_eq!((bucket.find(8), bucket.find(9), table.len(0)), (Some(was), None, 0));
+    }
+
+    #[test]
     fn who_finds_a_name_that_has_come_in_and_is_still_claimed_completes_it() {
         let table = Table::new(1);
         let bucket = &table.buckets[0];
@@ -281,7 +299,7 @@ mod tests {
             thread::spawn(move || {
                 let mut random = crate::testing::random(seed);
                 let mut mine: HashMap<u64, u64> = HashMap::new();
-                for _ in 0..100_000 {
+                for _ in 0..1_000_000 {
                     let name = random() % 24;
                     match mine.get_mut(&name).filter(|n| **n > 0) {
                         Some(n) if !random().is_multiple_of(3) => {

@@ -12,12 +12,12 @@ const RULES: &str = "map npftest0 dynamic endpoint-independent hairpin 10.1.1.0/
      group default { pass stateful out all\n block in all\n pass in proto udp from 203.0.113.0/24 }";
 
 /// Engines of one router.
-struct Workers {
-    engines: Vec<Engine>,
-    elsewhere: Arc<Elsewhere>,
+pub(super) struct Workers {
+    pub(super) engines: Vec<Engine>,
+    pub(super) elsewhere: Arc<Elsewhere>,
     /// Whom the next packet comes to first.
     next: usize,
-    ms: u64,
+    pub(super) ms: u64,
 }
 
 /// One packet, for one of them.
@@ -42,7 +42,7 @@ impl Burst for One<'_> {
 }
 
 impl Workers {
-    fn new(n: usize, conf: &str) -> Workers {
+    pub(super) fn new(n: usize, conf: &str) -> Workers {
         let elsewhere = Arc::new(Elsewhere::new(1 << 12));
         let mut engines = vec![engine(conf)];
         let ruleset = engines[0].ruleset().unwrap().clone();
@@ -58,7 +58,7 @@ impl Workers {
     }
 
     /// A packet comes to some worker, and is judged; what it is then, if it passed.
-    fn pass(&mut self, interface: &str, way: Where, bytes: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn pass(&mut self, interface: &str, way: Where, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut bytes = bytes.to_vec();
         self.next += 1;
         let mut at = self.next % self.engines.len();
@@ -80,14 +80,14 @@ impl Workers {
     }
 
     /// A packet from inside to somebody outside: comes in, goes out.
-    fn out(&mut self, packet: &[u8]) -> [(IpAddr, u16); 2] {
+    pub(super) fn out(&mut self, packet: &[u8]) -> [(IpAddr, u16); 2] {
         let seen = self.pass("npftest1", Where::In, packet).unwrap();
         assert_eq!(ends(&seen), ends(packet));
         ends(&self.pass("npftest0", Where::Forward, &seen).unwrap())
     }
 
     /// One from inside to an outer end: comes in, is translated twice, goes out inside.
-    fn turn(&mut self, packet: &[u8]) -> Vec<u8> {
+    pub(super) fn turn(&mut self, packet: &[u8]) -> Vec<u8> {
         let seen = self.pass("npftest1", Where::In, packet).unwrap();
         self.pass("npftest1", Where::Forward, &seen).unwrap()
     }

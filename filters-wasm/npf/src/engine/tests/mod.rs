@@ -1,13 +1,17 @@
 //! The reference's tables of rules and translation, and what its decisions say, by whole configurations.
 
+mod load;
 mod mapped;
 mod maps;
+mod pptp;
+mod workers;
 
 use super::*;
 use crate::{
     checksum,
     evaluate::NoInterfaces,
     language::{NoFiles, parse},
+    nat::ports::Translated,
     packet::{address_of, number_of as address_number, proto},
     replay::{Replay, hex},
     testing::{ip, is_right, udp},
