@@ -7,10 +7,10 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use smpnet_e2e::{Rig, does_not_reach, elements, reaches};
+use smpnet_e2e::{Rig, does_not_reach, elements, reaches, second_link};
 use smpnet_lab::{
-    Amount, Host, Lab, LabError, Offloads, Ping, Result, TempDir, TwoHosts, check, run_tests, tests, traceroute,
-    transfer,
+    Amount, Capture, Host, Lab, LabError, Offloads, Ping, Result, TempDir, TwoHosts, check, run_tests, tests,
+    traceroute, transfer,
 };
 
 fn main() -> ExitCode {
@@ -27,6 +27,8 @@ fn main() -> ExitCode {
         a_source_over_its_limit_is_shut_out_by_all_workers,
         the_path_mtu_is_learned_through_the_translation,
         fragments_pass_as_the_packet_that_they_are_of,
+        connections_outlive_the_daemon,
+        a_procedure_sends_packets_another_way,
         a_bad_configuration_changes_nothing,
         the_file_of_the_router_names_the_rules;
         alone:
@@ -416,10 +418,75 @@ fn fragments_pass_as_the_packet_that_they_are_of(lab: Lab) -> Result<()> {
     for workers in [1, 2] {
         let rig = firewall(lab, workers, NAT)?;
         let report = Ping::to(TwoHosts::B).payload(20_000).count(5).run(&rig.net.a)?;
-        check(report.clean(), || format!("{workers} workers: {report:?}"))?;
+        let told = || {
+            let (drops, stats) = (rig.router.client().get("/v1/drops"), rig.router.json(&["npfctl", "stats"]));
+            format!("{workers} workers: {report:?}\n{drops:?}\n{stats:?}")
+        };
+        check(report.clean(), told)?;
         rig.balanced()?;
     }
     Ok(())
+}
+
+fn a_procedure_sends_packets_another_way(lab: Lab) -> Result<()> {
+    let net = TwoHosts::new(lab)?;
+    let config = format!("{}{}", net.ports(""), second_link(&net)?);
+    let rules = "procedure \"round\" { route: \"route-interface\" right1 }\ngroup default {\n pass all\n \
+                 pass in on left0 proto udp to any port 53 apply \"round\"\n}\n";
+    let rig = Rig::with(net, &config)?;
+    load(&rig, "npf.conf", rules)?;
+    let seen = |port: u16| -> Result<bool> {
+        let capture = Capture::open(&rig.net.b, "eth1")?;
+        let sent = rig.net.a.run(|| UdpSocket::bind("0.0.0.0:0")?.send_to(b"x", (TwoHosts::B, port)))?;
+        sent.map_err(failed)?;
+        let frames = capture.collect(Duration::from_millis(500))?;
+        Ok(frames.iter().any(|f| f.ipv4().is_some_and(|ip| ip.protocol == 17)))
+    };
+    check(seen(53)?, || "it did not leave by right1".into())?;
+    check(!seen(54)?, || "what no rule sends there left by right1".into())?;
+    rig.balanced()
+}
+
+fn connections_outlive_the_daemon(lab: Lab) -> Result<()> {
+    let rules = NAT.replace("table <shut> type ipset", "table <shut> type ipset timeout 1h");
+    let mut rig = firewall(lab, 2, &rules)?;
+    // A stream that is there before the restart and goes on after it, through the translation.
+    let listener = rig.net.b.run(|| TcpListener::bind((TwoHosts::B, 5001)))?.map_err(failed)?;
+    let server = rig.net.b.ns().spawn(move || -> std::io::Result<String> {
+        let (mut stream, _) = listener.accept()?;
+        let mut all = String::new();
+        stream.read_to_string(&mut all)?;
+        Ok(all)
+    })?;
+    let mut stream = rig.net.a.run(|| TcpStream::connect((TwoHosts::B, 5001)))?.map_err(failed)?;
+    stream.write_all(b"before ").map_err(failed)?;
+    rig.router.ok(&["npfctl", "table", "shut", "add", "203.0.113.9"])?;
+    rig.router.ok(&["npfctl", "rule", "guests", "add", "block", "in", "from", "203.0.113.10"])?;
+    let dir = TempDir::new("npf")?;
+    let file = dir.path().join("state").display().to_string();
+    let saved = rig.router.json(&["npfctl", "save", &file])?;
+    check(saved["lines"].as_u64() >= Some(5), || format!("{saved}"))?;
+    let before = rig.router.json(&["npfctl", "list", "-n"])?;
+    rig.router.stop()?;
+    let config = format!("[runtime]\nworkers = 1\n\n{}", rig.net.ports(""));
+    let Rig { net, router: _ } = rig;
+    let rig = Rig::with(net, &config)?;
+    let loaded = rig.router.json(&["npfctl", "load", &file])?;
+    check(loaded["refused"].as_object().is_some_and(serde_json::Map::is_empty), || format!("{loaded}"))?;
+    check(loaded["connections"].as_u64() >= Some(1), || format!("{loaded}"))?;
+    let after = rig.router.json(&["npfctl", "list", "-n"])?;
+    let ends = |list: &Value| {
+        let all = elements(&list["connections"]).iter();
+        all.filter(|c| c["proto"] == 6).map(|c| format!("{} {}", c["source"], c["translated"])).collect::<Vec<_>>()
+    };
+    check(!ends(&before).is_empty() && ends(&before) == ends(&after), || format!("{before}\n{after}"))?;
+    stream.write_all(b"after").map_err(failed)?;
+    drop(stream);
+    let all = server.join().map_err(|_| failed("the server panicked"))?.map_err(failed)?;
+    check(all == "before after", || all.clone())?;
+    check(rig.router.ok(&["npfctl", "table", "shut", "list"])?.trim() == "203.0.113.9", || "the table".into())?;
+    check(rig.router.ok(&["npfctl", "rule", "guests", "list"])?.contains("203.0.113.10"), || "the rule".into())?;
+    rig.balanced()
 }
 
 fn a_bad_configuration_changes_nothing(lab: Lab) -> Result<()> {

@@ -8,7 +8,10 @@ use super::{
 use crate::{client::encode, config::NpfSource};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::{
+    io::{BufRead, Write},
+    path::{Path, PathBuf},
+};
 
 /// A rule of a dynamic ruleset.
 #[derive(Debug, Args)]
@@ -146,6 +149,77 @@ pub fn reload(cx: &Context, file: &Path, dry_run: bool) -> Result<Output, Failur
     body["dry_run"] = dry_run.into();
     let answer = cx.client.put("/v1/npf", &body)?;
     Ok(Output::silent(answer))
+}
+
+/// Lines of a state that travel together.
+const LINES: usize = 2000;
+
+pub fn save(cx: &Context, file: &Path) -> Result<Output, Failure> {
+    let failed = |e: std::io::Error| Failure::new(format!("{}: {e}", file.display()));
+    // What is not whole does not take the place of what is.
+    let part = file.with_extension("part");
+    let mut out = std::io::BufWriter::new(std::fs::File::create(&part).map_err(failed)?);
+    let (mut lines, mut wrong, mut end) = (0u64, None, false);
+    cx.client.lines("/v1/npf/state", |line| {
+        end = line.starts_with("{\"kind\":\"end\"");
+        lines += 1;
+        wrong = writeln!(out, "{line}").err();
+        wrong.is_none()
+    })?;
+    let done = wrong.map_or(Ok(()), Err).and_then(|()| out.flush()).and_then(|()| out.get_ref().sync_all());
+    if !end {
+        let _ = std::fs::remove_file(&part);
+        return Err(Failure::new("the router broke off before it had told everything; nothing was saved"));
+    }
+    done.and_then(|()| std::fs::rename(&part, file)).map_err(failed)?;
+    Ok(Output::silent(json!({ "file": file, "lines": lines })))
+}
+
+pub fn load(cx: &Context, file: &Path) -> Result<Output, Failure> {
+    let failed = |e: &dyn std::fmt::Display| Failure::new(format!("{}: {e}", file.display()));
+    let input = std::io::BufReader::new(std::fs::File::open(file).map_err(|e| failed(&e))?);
+    let (mut batch, mut sum, mut first) = (Vec::new(), json!({ "connections": 0, "commands": 0, "refused": {} }), true);
+    let mut send = |batch: &mut Vec<Value>| -> Result<(), Failure> {
+        let answer = cx.client.post("/v1/npf/state", &json!({ "lines": std::mem::take(batch) }))?;
+        for key in ["connections", "commands"] {
+            sum[key] = (sum.number(key) + answer.number(key)).into();
+        }
+        for (why, n) in answer["refused"].as_object().into_iter().flatten() {
+            sum["refused"][why] = (sum["refused"].number(why) + n.as_u64().unwrap_or(0)).into();
+        }
+        Ok(())
+    };
+    let (mut n, mut end) = (0u64, false);
+    for line in input.lines() {
+        let line = line.map_err(|e| failed(&e))?;
+        n += 1;
+        let value: Value = serde_json::from_str(&line).map_err(|e| failed(&format!("line {n}: {e}")))?;
+        if std::mem::take(&mut first) {
+            if (value.text("kind"), value.number("version")) != ("npf", 1) {
+                return Err(failed(
+                    &"this is no state of npf that `npfctl save` of this version or an older one has written",
+                ));
+            }
+            let body = json!({ "file": value["file"], "text": value["text"], "files": value["files"] });
+            cx.client.put("/v1/npf", &body)?;
+            let switch = if value.flag("active") { "start" } else { "stop" };
+            cx.client.post(&format!("/v1/npf/{switch}"), &json!({}))?;
+            continue;
+        }
+        end = value.text("kind") == "end";
+        batch.push(value);
+        if batch.len() == LINES {
+            send(&mut batch)?;
+        }
+    }
+    send(&mut batch)?;
+    for (why, n) in sum["refused"].as_object().into_iter().flatten() {
+        eprintln!("smpnet: {n} not loaded: {why}");
+    }
+    if !end {
+        return Err(failed(&"it ends too early: what is there was loaded"));
+    }
+    Ok(Output::silent(sum))
 }
 
 pub fn show(cx: &Context) -> Result<Output, Failure> {

@@ -27,6 +27,8 @@ use std::{
 
 /// Where NetBSD has it.
 const DEFAULT_CONFIG: &str = "/etc/npf.conf";
+/// Where NetBSD keeps what is saved.
+const DEFAULT_STATE: &str = "/var/db/npf.db";
 /// Longest line of a file of packets: two hex digits for each byte of the longest packet, and the rest of the line.
 const LINE_MAX: u64 = 256 * 1024;
 
@@ -74,6 +76,18 @@ enum Command {
     Rule(control::RuleArgs),
     /// Change the entries of a table
     Table(control::TableArgs),
+    /// Save the configuration, tables and connections of the running router
+    Save {
+        /// The file
+        #[arg(default_value = DEFAULT_STATE)]
+        file: PathBuf,
+    },
+    /// Load what was saved, connections included; by another version of smpnet too
+    Load {
+        /// The file
+        #[arg(default_value = DEFAULT_STATE)]
+        file: PathBuf,
+    },
     /// Print counters
     Stats,
     /// List connections
@@ -191,6 +205,8 @@ pub fn run(cx: &Context, args: &NpfctlArgs) -> Result<Output, Failure> {
         Command::Show => control::show(cx),
         Command::Rule(args) => control::rule(cx, args),
         Command::Table(args) => control::table(cx, args),
+        Command::Save { file } => control::save(cx, file),
+        Command::Load { file } => control::load(cx, file),
         Command::Stats => control::stats(cx),
         Command::List(args) => control::list(cx, args),
         Command::Top(args) => control::top(cx, args),

@@ -1,6 +1,6 @@
 //! Every endpoint of the API.
 
-use super::{capture, change, filters, metrics, npf, npf_watch, show, state::Daemon};
+use super::{capture, change, filters, metrics, npf, npf_state, npf_watch, show, state::Daemon};
 use crate::api::{Endpoint, Handler, Param};
 
 const fn required(name: &'static str, text: &'static str) -> Param {
@@ -37,6 +37,7 @@ pub fn endpoints() -> Vec<Endpoint<Daemon>> {
     all.extend(routing());
     all.extend(filtering());
     all.extend(npf::endpoints());
+    all.extend(npf_state::endpoints());
     all.extend(npf_watch::endpoints());
     all.extend(capture::endpoints());
     all.extend(observing());

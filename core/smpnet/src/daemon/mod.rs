@@ -9,6 +9,7 @@ mod filters;
 mod metrics;
 mod notify;
 mod npf;
+mod npf_state;
 mod npf_watch;
 mod requests;
 mod router;

@@ -229,7 +229,7 @@ fn kind(npf: &Npf, call: &Call) -> Result<TableKind, ApiError> {
     kind.ok_or_else(|| ApiError::not_found("the table has just gone"))
 }
 
-fn entry_text(e: &TableEntry) -> String {
+pub(super) fn entry_text(e: &TableEntry) -> String {
     let prefix = e.prefix;
     let host = prefix.len == Family::of(prefix.address).bits();
     let address = if host { prefix.address.to_string() } else { format!("{}/{}", prefix.address, prefix.len) };
@@ -522,6 +522,9 @@ pub fn schemas() -> Value {
     add("NpfFilled", object("entries: how many; live_us: microseconds until they were in force"));
     add("NpfTraced", object("a packet, the rules that match it, what becomes of it; or lost: how many were not told"));
     add("NpfLogged", object("a packet, and record: as npflog has it, in base64; or lost"));
+    add("NpfState", object("a line: kind npf, rule, map, table, conn or end"));
+    add("NpfStateRequest", request("Lines that were saved", &["lines"], json!({ "lines": list(object("a line")) })));
+    add("NpfLoaded", object("connections, commands: how many were taken; refused: how many were not, by reason"));
     add("NpfFound", object("match; entry: the one that was found"));
     all.into()
 }

@@ -43,6 +43,12 @@ impl Stack {
         });
     }
 
+    /// IPv4 packets that a filter sends out of an interface, whatever the routes say: to their destination as a neighbour there.
+    /// Their data begins at the IP header. `came_in`: the filter took them on their way in, so that a hop is taken off. Worker.
+    pub fn ip_output_by(&self, cpu: Cpu, ifindex: u32, cells: &[Cell], came_in: bool) {
+        self.hand(cpu, Handed::By { came_in }, ifindex, cells);
+    }
+
     /// Takes up what was handed in on this worker outside of a call by the stack (a plugin's callout). To be called by
     /// whoever ran the plugin. Worker.
     pub fn take_up_pending(&self, cpu: Cpu, section: Section<'_>) {

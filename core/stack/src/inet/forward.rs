@@ -264,6 +264,51 @@ impl<'a> Path<'a> {
         }
     }
 
+    /// Sends a packet out of an interface to its destination, whatever the routes say.
+    pub(crate) fn ip_send_by(&mut self, ifindex: u32, c: Cell, came_in: bool) {
+        let mut p = self.packet(c);
+        let rcvif = p.hdr().rcvif;
+        let Some(out) = self.ifnet(ifindex).filter(|o| o.running) else {
+            self.ip_stat(IpStat::Ifdrop, 1);
+            return self.drop(ifindex, DropReason::IfDown, c);
+        };
+        let info = match crate::inet::decide::validate(p.data(), p.len(), p.hdr().flags) {
+            Ok(info) => info,
+            Err(reason) => return self.drop(rcvif, reason, c),
+        };
+        // Filters could send a packet round for ever.
+        let limit = self.s.tunables.max_nest.load(Relaxed);
+        if p.hdr().flags >> pkt_flags::NEST_SHIFT & pkt_flags::NEST_MASK >= limit {
+            return self.drop(rcvif, DropReason::EncapNest, c);
+        }
+        p.hdr_mut().flags += 1 << pkt_flags::NEST_SHIFT;
+        if came_in && info.ttl <= 1 {
+            self.icmp_error(c, ErrorKind::TtlExceeded);
+            return self.drop(rcvif, DropReason::IpTtl, c);
+        }
+        match fit(self.segment_len(c, &info), info.df(), out.mtu) {
+            Fit::Drop(reason, error) => {
+                if let Some(kind) = error {
+                    self.icmp_error(c, kind);
+                }
+                return self.drop(rcvif, reason, c);
+            }
+            Fit::Fragment if p.hdr().flags & GSO != 0 && !self.shrink_segments(c, &info, out.mtu) => {
+                return self.drop(rcvif, DropReason::IpCannotFragment, c);
+            }
+            _ => {}
+        }
+        if came_in {
+            decrement_ttl(p.data_mut());
+            self.ip_stat(IpStat::Forward, 1);
+        }
+        if p.len() > out.mtu && p.hdr().flags & GSO == 0 && !self.cuts_behind_hooks() {
+            self.fragment(c, out.mtu, |path, piece| path.ip_send(out, piece, info.dst, false));
+        } else {
+            self.ip_send(out, c, info.dst, false);
+        }
+    }
+
     /// The source address of a packet made here that has none (RFC 1122, section 3.3.4.3).
     fn fill_source(&mut self, out: &'a Ifnet, next: u32, c: Cell) -> bool {
         let Some(src) = self.s.source_address(self.section, out, next) else {

@@ -196,11 +196,11 @@ impl<'a> Path<'a> {
         };
         let mut p = self.packet(c);
         self.pull_up(&mut p);
-        let info = match validate(p.data(), p.len(), p.hdr().flags) {
-            Ok(info) => info,
-            Err(reason) => return self.drop_on(ifp, reason, c),
-        };
         if self.s.tunables.reass_for_filters.load(Relaxed) == 0 {
+            let info = match validate(p.data(), p.len(), p.hdr().flags) {
+                Ok(info) => info,
+                Err(reason) => return self.drop_on(ifp, reason, c),
+            };
             let off = p.hdr().data_off;
             p.hdr_mut().l3_off = off;
             self.ip_deliver(ifp, c, &info, false);
@@ -209,6 +209,15 @@ impl<'a> Path<'a> {
         let mut burst = Burst::new();
         burst.push(c);
         self.run_hooks(ifp, Layer::Inet, Dir::In, &mut burst);
+        if burst.is_empty() {
+            return;
+        }
+        // A filter may have changed it.
+        let p = self.packet(c);
+        let info = match validate(p.data(), p.len(), p.hdr().flags) {
+            Ok(info) => info,
+            Err(reason) => return self.drop_on(ifp, reason, c),
+        };
         let mut infos = [IpInfo::default(); smpnet_abi::BURST_MAX as usize];
         infos[0] = IpInfo { slow: true, ..info };
         self.ip_dispatch(ifp, burst.as_slice(), &infos);

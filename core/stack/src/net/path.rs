@@ -68,6 +68,10 @@ pub(crate) enum Handed {
     Input,
     Output,
     Route,
+    /// To their destination, as a neighbour, by the interface; `came_in`: they have not been forwarded yet.
+    By {
+        came_in: bool,
+    },
 }
 
 /// A passage.
@@ -279,6 +283,11 @@ impl<'a> Path<'a> {
                     Handed::Route => {
                         for c in burst.iter() {
                             self.ip_output(c);
+                        }
+                    }
+                    Handed::By { came_in } => {
+                        for c in burst.iter() {
+                            self.ip_send_by(ifindex, c, came_in);
                         }
                     }
                 }

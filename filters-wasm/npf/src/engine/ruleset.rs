@@ -276,6 +276,11 @@ impl Ruleset {
         self.plan.asked_interfaces()
     }
 
+    /// The interfaces that procedures route to, in the order of their numbers.
+    pub fn routes(&self) -> impl Iterator<Item = &str> {
+        self.routes.iter().map(String::as_str)
+    }
+
     /// Where packets leave that come from inside and go to an outer end: the interface of the first map with hairpins.
     pub fn hairpin_interface(&self) -> Option<&str> {
         self.hairpins.first().map(String::as_str)

@@ -69,6 +69,8 @@ pub(super) struct Slot {
     pub stats: WorkerStats,
     /// The interface of maps with hairpins, as of the last version.
     hairpins: Option<u32>,
+    /// Interfaces that procedures route to.
+    routes: Vec<Option<u32>>,
     pub elsewhere: Arc<Elsewhere>,
     work: Work,
     /// A callout is on its way that looks at what has expired.
@@ -97,7 +99,7 @@ impl Answers {
 impl Slot {
     pub(super) fn new(engine: Engine, version: u64, elsewhere: Arc<Elsewhere>) -> Slot {
         let (stats, work, answers) = (WorkerStats::default(), Work::new(), Answers::default());
-        Slot { engine, version, stats, hairpins: None, elsewhere, work, is_armed: false, answers }
+        Slot { engine, version, stats, hairpins: None, routes: Vec::new(), elsewhere, work, is_armed: false, answers }
     }
 }
 
@@ -178,6 +180,9 @@ impl Hook {
         slot.engine.set_tables(current.tables.clone());
         slot.engine.set_addresses(current.addresses.clone());
         slot.version = current.version;
+        slot.routes.clear();
+        let index = |i: &str| self.stack.if_by_name(i).map(|i| i.get());
+        slot.routes.extend(current.ruleset.routes().map(index));
         slot.hairpins = current.ruleset.hairpin_interface().and_then(|i| self.stack.if_by_name(i)).map(|i| i.get());
         // The control side drops what no worker has any more.
         self.adopted[cpu.index()].store(current.version, Ordering::Release);
@@ -224,8 +229,11 @@ impl Hook {
             let work = &mut slot.work;
             let at = At { interface, way: place.way, worker: cx.cpu.index() };
             let watchers = watchers.map(|w| (w, at));
-            let (pool, turns) = (cx.pool, false);
-            let mut burst = Cells { pool, cells, verdicts, first, whole, turns, work, watchers, current: None };
+            let (pool, turns, routes) = (cx.pool, false, &slot.routes[..]);
+            let leaves_by = if cx.dir == Dir::Out { cx.ifindex } else { 0 };
+            let current = None;
+            let mut burst =
+                Cells { pool, cells, verdicts, first, whole, turns, routes, leaves_by, work, watchers, current };
             slot.engine.handle_burst(&mut burst, &place);
             first += cells.len();
         }
@@ -237,6 +245,11 @@ impl Hook {
         }
         if !slot.work.overloads.is_empty() {
             self.report(slot);
+        }
+        for (route, cell) in slot.work.routed.drain(..) {
+            if let Some(ifindex) = slot.routes.get(usize::from(route)).copied().flatten() {
+                self.stack.ip_output_by(cx.cpu, ifindex, &[cell], cx.dir == Dir::In);
+            }
         }
         if !slot.work.turned.is_empty() {
             // They leave by another interface than the one that they were on their way out of.
@@ -259,7 +272,20 @@ impl Hook {
             let (cells, verdicts) = (&cells[first..=first], &mut verdicts[first..=first]);
             let place = Place { interface, way: Where::Forward, now };
             let (pool, turns, work) = (cx.pool, true, &mut slot.work);
-            let mut burst = Cells { pool, cells, verdicts, first, whole, turns, work, watchers: None, current: None };
+            let (routes, leaves_by) = (&[][..], 0);
+            let mut burst = Cells {
+                pool,
+                cells,
+                verdicts,
+                first,
+                whole,
+                turns,
+                routes,
+                leaves_by,
+                work,
+                watchers: None,
+                current: None,
+            };
             slot.engine.handle_burst(&mut burst, &place);
             // Its other half is another worker's: as if it was on the way out there.
             let to = std::mem::replace(&mut slot.work.steered[first], NOBODY);

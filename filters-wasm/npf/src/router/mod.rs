@@ -12,11 +12,13 @@ mod control;
 mod hook;
 mod listing;
 mod packets;
+mod saving;
 mod watch;
 
 pub use control::{Npf, NpfError, Settings};
 pub use hook::{Said, WorkerStats};
 pub use listing::{Listed, RuleTally};
+pub use saving::Loaded;
 pub use watch::{Copied, WatchError, Watching};
 
 use crate::{

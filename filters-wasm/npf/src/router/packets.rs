@@ -54,6 +54,8 @@ pub(super) struct Work {
     /// To whom packets are to be handed over, by their numbers.
     pub steered: [u8; MAX],
     pub any_steered: bool,
+    /// Packets that leave by another interface than routes say: by the number of the ruleset's route.
+    pub routed: Vec<(u16, Cell)>,
     /// Packets that come back from where they were going: to be routed again.
     pub turned: Vec<Cell>,
     /// Packets that came in and have to turn, by their numbers.
@@ -72,6 +74,7 @@ impl Work {
             replies: Vec::with_capacity(MAX),
             steered: [NOBODY; MAX],
             any_steered: false,
+            routed: Vec::with_capacity(MAX),
             turned: Vec::with_capacity(MAX),
             inward: Vec::with_capacity(MAX),
             traced: Vec::new(),
@@ -91,11 +94,23 @@ pub(super) struct Cells<'a> {
     pub whole: bool,
     /// They have come in, and turn: those that do are routed afterwards anyway.
     pub turns: bool,
+    /// Interfaces of the ruleset's routes; None for those that are not there.
+    pub routes: &'a [Option<u32>],
+    /// The interface that they leave by, or 0.
+    pub leaves_by: u32,
     pub work: &'a mut Work,
     /// Who watches; mostly nobody.
     pub watchers: Option<(&'a Watchers, At<'a>)>,
     /// The packet that the engine has at the moment.
     pub current: Option<Packet<'a>>,
+}
+
+impl Cells<'_> {
+    /// Whether a route leads elsewhere than the packet goes anyway. Where its interface is not there, routes are followed.
+    fn routes(&self, route: u16) -> bool {
+        let to = self.routes.get(usize::from(route)).copied().flatten();
+        to.is_some_and(|to| to != self.leaves_by)
+    }
 }
 
 impl Burst for Cells<'_> {
@@ -145,6 +160,11 @@ impl Burst for Cells<'_> {
             packet.hdr_mut().flags &= !pkt_flags::HASH;
             put_tag(&mut packet, outcome.tag);
             self.verdicts[i] = verdict::PASS;
+            if let Some(route) = outcome.route.filter(|r| self.routes(*r)) {
+                self.verdicts[i] = verdict::CONSUMED;
+                self.work.routed.push((route, cell));
+                return;
+            }
             if outcome.inward {
                 self.work.inward.push(self.first + i);
             }
