@@ -118,6 +118,7 @@ impl Engine {
         if n == 0 {
             return;
         }
+        let began = self.connections.counters().inserted;
         // Limits count what each packet brings about, before the next one is asked for.
         let at_once = if ruleset.has_limits { 1 } else { n };
         for first in (0..n).step_by(at_once) {
@@ -125,7 +126,7 @@ impl Engine {
             if first > 0 {
                 module.facts()[0] = module.facts()[first];
             }
-            self.decide_waiting(module, ruleset, burst, waiting, seat);
+            self.decide_waiting(module, ruleset, burst, (waiting, began), seat);
         }
     }
 
@@ -134,7 +135,7 @@ impl Engine {
         module: &mut dyn RunningRuleset,
         ruleset: &Ruleset,
         burst: &mut B,
-        waiting: &[Option<Waiting>],
+        (waiting, began): (&[Option<Waiting>], u64),
         seat: &Seat<'_>,
     ) {
         let (tables, limits, now) = (&self.tables, &*self.held.limits, seat.now);
@@ -147,7 +148,6 @@ impl Engine {
         if decided.is_err() {
             self.stats.module_faults += 1;
         }
-        let began = self.connections.counters().inserted;
         for (waiting, number) in waiting.iter().flatten().zip(rules) {
             let Waiting { number: place, packet, mut standing } = *waiting;
             let mut outcome = Outcome::new();
