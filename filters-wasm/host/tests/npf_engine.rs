@@ -1,5 +1,7 @@
 //! An engine of npf whose rules run as a module says of bursts what one that asks the plan packet by packet says.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use smpnet_npf::{
     checksum,
     config::Config,

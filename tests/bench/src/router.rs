@@ -6,9 +6,13 @@ use smpnet::{
     loader::PluginRegistry,
 };
 use smpnet_abi::{BURST_MAX, DriverTable, MacAddr, PortInfo};
+use smpnet_npf::{
+    language::{NoFiles, parse},
+    router::{Npf, Settings},
+};
 use smpnet_runtime::{ManualWorker, PoolConfig, Runtime, RuntimeConfig};
 use smpnet_stack::{AddrOptions, ArpSpec, Ipv4Net, RouteSpec, Stack};
-use smpnet_wasm::{Action, FilterManager, FilterSpec, Layer, Source, StackAttach};
+use smpnet_wasm::{Action, FilterManager, FilterSpec, Layer, Source, StackAttach, ruleset::RulesetEngine};
 use std::{error::Error, net::Ipv4Addr, sync::Arc};
 
 /// Gateways that the routes are spread over.
@@ -57,6 +61,9 @@ impl Flows {
 
 /// A filter that none of a load's packets, which are UDP, matches.
 const FILTER: &str = "ip and tcp port 80";
+/// Every flow has a connection where it comes in; what leaves is passed by a rule.
+const NPF_RULES: &str = "group default {\n pass stateful in final all\n pass out final all\n block all\n}";
+
 /// Its name.
 const FILTER_NAME: &str = "bench";
 
@@ -82,6 +89,8 @@ pub struct Router {
     runtime: Arc<Runtime>,
     /// Made when it is first needed: the engines take a while.
     filters: Option<FilterManager>,
+    /// The same.
+    npf: Option<Arc<Npf>>,
 }
 
 impl Router {
@@ -92,7 +101,7 @@ impl Router {
         let worker = workers.pop().ok_or("a runtime without workers")?;
         let stack = Stack::new_manual(runtime.clone())?;
         let (source, sink) = furnish(&runtime, &stack, load, Ports::default())?;
-        Ok(Router { worker, stack, source, sink, runtime, filters: None })
+        Ok(Router { worker, stack, source, sink, runtime, filters: None, npf: None })
     }
 
     /// Lets a filter be asked at a layer about all packets on the way in, or none any more. It drops none of a load's packets.
@@ -109,6 +118,26 @@ impl Router {
             None => manager.detach(FILTER_NAME)?,
         }
         self.filters = Some(manager);
+        Ok(())
+    }
+
+    /// Has npf judge all packets, by rules that keep a connection for each flow where it comes in and pass what leaves; or no more.
+    pub fn set_npf(&mut self, on: bool) -> Result<(), Box<dyn Error>> {
+        let npf = match &self.npf {
+            Some(npf) => npf.clone(),
+            None => {
+                let settings = Settings { connections: 1 << 21, half_open_percent: 100, ..Settings::default() };
+                let npf = Npf::new(&self.stack, settings, Some(Arc::new(RulesetEngine::new()?)))?;
+                let parsed = parse("npf.conf", NPF_RULES, &NoFiles).map_err(|e| e.to_string())?;
+                npf.reload(Arc::new(parsed.config))?;
+                self.npf.insert(npf).clone()
+            }
+        };
+        if on {
+            npf.start()?
+        } else {
+            npf.stop()?
+        }
         Ok(())
     }
 

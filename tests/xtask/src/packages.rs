@@ -101,6 +101,7 @@ pub fn is_root() -> bool {
 pub fn provide() -> Vec<String> {
     let mut still = install();
     still.extend(add_target());
+    still.extend(fetch_crates());
     if let Err(reason) = kernel::provide(is_debian()) {
         still.push(reason);
     }
@@ -123,6 +124,15 @@ fn add_target() -> Option<String> {
     let _ = Command::new("rustup").args(["target", "add", TARGET]).stderr(Stdio::null()).status();
     (!is_there())
         .then(|| format!("the target {TARGET} is missing: filters are built for it (rustup target add {TARGET})"))
+}
+
+/// The crates that only filters need: what this machine builds for itself does not fetch them, and tests build filters without
+/// the network. Returns why they are missing.
+fn fetch_crates() -> Option<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let fetched = Command::new(cargo).args(["fetch", "--locked", "--quiet"]).status();
+    let failed = !fetched.is_ok_and(|s| s.success());
+    failed.then(|| "crates of filters are missing: the network is needed once (cargo fetch --locked)".to_owned())
 }
 
 fn install() -> Vec<String> {

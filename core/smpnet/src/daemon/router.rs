@@ -13,7 +13,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 use smpnet_abi::MacAddr;
-use smpnet_npf::router::Npf;
+use smpnet_npf::{evaluate::Where, router::Npf};
 use smpnet_runtime::Runtime;
 use smpnet_stack::{
     AddrOptions, ArpSpec, AtHook, Dir, FilterOpinion, HookLayer, IfIndex, Ipv4Net, NextHopSpec, RouteKind, RouteSpec,
@@ -495,7 +495,7 @@ impl Router {
         let (mut mark, mut bytes) = (at.mark, None::<Vec<u8>>);
         for h in hooks {
             let now = AtHook { mark, bytes: bytes.as_deref().unwrap_or(at.bytes), ..*at };
-            let asked = self.natives.opinion(&h.name, &now);
+            let asked = if h.name == "npf" { self.npf_opinion(&now) } else { self.natives.opinion(&h.name, &now) };
             let Some(opinion) = asked.or_else(|| self.filters.opinion(&h.name, &now)) else { continue };
             mark = opinion.mark.unwrap_or(mark);
             bytes = opinion.bytes.clone().or(bytes);
@@ -506,6 +506,31 @@ impl Router {
             }
         }
         opinions
+    }
+}
+
+impl Router {
+    /// What the rules of npf say of a packet, its connections and translation left out.
+    fn npf_opinion(&self, at: &AtHook<'_>) -> Option<FilterOpinion> {
+        let npf = self.npf()?;
+        let info = self.stack.if_info(at.ifindex.get())?;
+        let interface = String::from_utf8_lossy(&info.name).trim_end_matches('\0').to_owned();
+        let way = match at.dir {
+            Dir::In => Where::In,
+            Dir::Out if at.rcvif == at.ifindex => Where::Out,
+            Dir::Out => Where::Forward,
+        };
+        let (_, rule) = npf.ask_rules(&interface, way, (at.bytes, at.bytes.len()), (at.mark >> 16) as u16);
+        let (pass, detail) = match &rule {
+            Some(rule) => {
+                let name = rule.name.as_ref().map(|n| format!(" \"{n}\"")).unwrap_or_default();
+                let pass = matches!(rule.action, smpnet_npf::config::Action::Pass);
+                (pass, format!("rule {}{name} (line {}), if it belongs to no connection", rule.id, rule.at.line))
+            }
+            None if npf.ruleset().config.groups.is_empty() => (true, "no rules".to_owned()),
+            None => (false, "no rule matches, and it is blocked unless it belongs to a connection".to_owned()),
+        };
+        Some(FilterOpinion { name: "npf".to_owned(), pass, detail, mark: None, bytes: None })
     }
 }
 

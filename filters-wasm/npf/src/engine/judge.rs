@@ -45,6 +45,16 @@ pub(super) enum Standing {
         /// Its state after this packet: those behind it in a burst may have changed it when rules have decided.
         state: &'static str,
     },
+    /// It belongs to one that neither translates nor runs a procedure, and passes: nothing more is to be asked.
+    Quick {
+        /// The rule that let it pass, and its number.
+        rule: RuleId,
+        number: u32,
+        /// The tag of its packets.
+        tag: u16,
+        /// Its state.
+        state: &'static str,
+    },
     /// It belongs to none; if `seen`, that is not for want of one with its addresses.
     OfNone { seen: bool },
     /// It is for another worker to say.
@@ -54,7 +64,7 @@ pub(super) enum Standing {
 impl Standing {
     /// Whether rules decide on it.
     pub(super) fn asks_rules(self) -> bool {
-        !matches!(self, Standing::Of { passes: true, .. } | Standing::Elsewhere(_))
+        !matches!(self, Standing::Quick { .. } | Standing::Of { passes: true, .. } | Standing::Elsewhere(_))
     }
 
     /// There was no connection with its addresses.
@@ -165,6 +175,16 @@ impl Engine {
                 });
             }
         };
+        if let Some(c) = self.connections.get(conn)
+            && c.facts.serial == ruleset.serial
+            && ruleset.passes_quickly
+            && c.facts.procedure.is_none()
+            && c.map().is_none()
+            && let Some(rule) = c.facts.rule
+        {
+            let (number, tag) = (c.facts.number, c.facts.tag);
+            return Ok(Standing::Quick { rule, number, tag, state: c.state().name() });
+        }
         if !self.is_still_valid(ruleset, conn) {
             return Ok(Standing::OfNone { seen: true });
         }
@@ -187,6 +207,14 @@ impl Engine {
         rule: Option<u32>,
         outcome: &mut Outcome,
     ) -> Result<Next, Fault> {
+        if let Standing::Quick { rule, number, tag, state } = standing {
+            outcome.rule = Some(rule);
+            outcome.tag = if tag != 0 { tag } else { item.tag };
+            outcome.connection = Some(state);
+            self.tally(number, packet);
+            self.stats.passed_connections += 1;
+            return Ok(Next::Done);
+        }
         let config = &*ruleset.config;
         let now = seat.now;
         let (mut known, related) = match standing {

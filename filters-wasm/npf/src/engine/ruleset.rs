@@ -47,6 +47,8 @@ pub struct Ruleset {
     pub(super) has_static_maps: bool,
     /// Inner addresses of endpoint-independent maps.
     pub(super) mapped: Vec<Address>,
+    /// Nothing is to be asked about a packet of a connection without a translation and a procedure.
+    pub(super) passes_quickly: bool,
     /// Interfaces of maps with hairpins.
     pub(super) hairpins: Vec<String>,
     /// Packets of a connection must be judged by the worker that has it.
@@ -230,6 +232,7 @@ impl Ruleset {
         Ok(Ruleset {
             pptp: config.algs.contains(&Alg::Pptp),
             has_static_maps: maps.iter().any(|m| m.map.is_static),
+            passes_quickly: !maps.iter().any(|m| m.map.is_static || m.map.hairpin),
             hairpins: maps.iter().filter(|m| m.map.hairpin).map(|m| m.map.interface.clone()).collect(),
             has_limits: rules.iter().any(|r| !r.limits.is_empty()),
             mapped: maps

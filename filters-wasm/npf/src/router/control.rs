@@ -654,14 +654,19 @@ fn listen(stack: &Arc<Stack>, wake: Sender<Wake>) -> std::io::Result<()> {
 }
 
 fn rounds(npf: &Weak<Npf>, woken: &crossbeam_channel::Receiver<Wake>) {
+    let mut last = std::time::Instant::now();
     loop {
         let why = woken.recv_timeout(ROUND);
         let Some(npf) = npf.upgrade() else { return };
         match why {
             Ok(Wake::Overloads) => npf.take_overloads(),
             Ok(Wake::Addresses) => npf.readdress(),
-            Err(RecvTimeoutError::Timeout) => npf.round(),
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if last.elapsed() >= ROUND {
+            npf.round();
+            last = std::time::Instant::now();
         }
     }
 }

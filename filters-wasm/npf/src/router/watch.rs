@@ -5,7 +5,7 @@
 
 use super::{Npf, hook::Hook, packets::Work};
 use crate::{
-    config::{Family, RuleId},
+    config::{Family, Rule, RuleId},
     engine::{Outcome, Ruleset},
     evaluate::{Asked, Evaluator, Where},
     npflog::{self, Logged},
@@ -212,23 +212,29 @@ impl Npf {
     /// The rules that match a packet, in the order in which they are looked at: the last one decides. Connections are not
     /// asked, nor limits. As rules and tables are now.
     pub fn way(&self, copied: &Copied) -> Vec<RuleId> {
-        let Ok(packet) = Packet::read_head(&copied.bytes, copied.len) else { return Vec::new() };
+        self.ask_rules(&copied.interface, copied.way, (&copied.bytes, copied.len), copied.tag).0
+    }
+
+    /// What rules would say of a packet of so many bytes, of which the first are here: all that match, in their order, and the
+    /// one that decides. Connections are not asked, nor limits; nothing is changed.
+    pub fn ask_rules(
+        &self,
+        interface: &str,
+        way: Where,
+        (bytes, len): (&[u8], usize),
+        tag: u16,
+    ) -> (Vec<RuleId>, Option<Rule>) {
+        let Ok(packet) = Packet::read_head(bytes, len) else { return (Vec::new(), None) };
         let (ruleset, tables, addresses) = self.in_force();
         let matched = RefCell::new(Vec::new());
-        let within = |rule: &crate::config::Rule| {
+        let within = |rule: &Rule| {
             matched.borrow_mut().push(rule.id);
             true
         };
-        let asked = Asked {
-            packet: &packet,
-            bytes: &copied.bytes,
-            interface: &copied.interface,
-            way: copied.way,
-            tag: ruleset.tag(copied.tag),
-        };
+        let asked = Asked { packet: &packet, bytes, interface, way, tag: ruleset.tag(tag) };
         let evaluator = Evaluator::new(ruleset.programs(), &tables, &*addresses, &ruleset.dynamic, &within);
-        evaluator.decide(&ruleset.config, &asked);
-        matched.into_inner()
+        let decides = evaluator.decide(&ruleset.config, &asked).cloned();
+        (matched.into_inner(), decides)
     }
 
     /// A copy as npflog has it: a record of a file that begins with [`npflog::file_header`].

@@ -27,8 +27,9 @@ pub struct Args {
     /// Routes (/24) that the destinations are spread over: 1 to 1048576.
     #[arg(long, value_delimiter = ',', value_name = "N,N...", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     routes: Vec<u32>,
-    /// What packets meet on the way in: nothing, a head whose filter was taken out, one bpf filter at a layer.
-    #[arg(long, value_delimiter = ',', value_name = "none|empty|ether|inet,...", value_parser = pfil)]
+    /// What packets meet on the way in: nothing, a head whose filter was taken out, one bpf filter at a layer, npf with a
+    /// connection for each flow.
+    #[arg(long, value_delimiter = ',', value_name = "none|empty|ether|inet|npf,...", value_parser = pfil)]
     pfil: Vec<Pfil>,
     /// Packets of one measurement.
     #[arg(long, default_value_t = 2_000_000)]
@@ -56,6 +57,8 @@ pub enum Pfil {
     Empty,
     /// A bpf filter, which drops none of them.
     Bpf(Layer),
+    /// npf at both ends, with a connection for each flow.
+    Npf,
 }
 
 /// A case.
@@ -133,6 +136,8 @@ fn choice() -> Vec<Case> {
         case(64, Flows::Random, 100_000),
         case(64, Flows::Random, 1_000_000),
         Case { pfil: Pfil::Empty, ..small },
+        Case { pfil: Pfil::Npf, ..small },
+        Case { pfil: Pfil::Npf, ..known(1_000_000, 1) },
         Case { pfil: Pfil::Bpf(Layer::Inet), ..small },
         Case { pfil: Pfil::Bpf(Layer::Ether), ..small },
     ]
@@ -151,6 +156,7 @@ impl Case {
             Pfil::None => "",
             Pfil::Empty => ", an empty head",
             Pfil::Bpf(layer) => &format!(", bpf at {}", layer_name(layer)),
+            Pfil::Npf => ", npf",
         };
         format!("ipv4 {size} B, {flows}, {routes} route{plural}{pfil}")
     }
@@ -197,6 +203,7 @@ fn pfil(text: &str) -> Result<Pfil, String> {
     match text {
         "none" => Ok(Pfil::None),
         "empty" => Ok(Pfil::Empty),
+        "npf" => Ok(Pfil::Npf),
         _ => layer(text).map(Pfil::Bpf).map_err(|e| format!("{e}; or there is `none`, or an `empty` head")),
     }
 }
@@ -206,6 +213,7 @@ fn pfil_text(pfil: Pfil) -> &'static str {
         Pfil::None => "none",
         Pfil::Empty => "empty",
         Pfil::Bpf(layer) => layer_name(layer),
+        Pfil::Npf => "npf",
     }
 }
 
@@ -274,9 +282,9 @@ mod tests {
         for f in [Flows::Known(7), Flows::Random] {
             assert_eq!(flows(&flows_text(f)), Ok(f));
         }
-        for p in [Pfil::None, Pfil::Empty, Pfil::Bpf(Layer::Inet), Pfil::Bpf(Layer::Ether)] {
+        for p in [Pfil::None, Pfil::Empty, Pfil::Bpf(Layer::Inet), Pfil::Bpf(Layer::Ether), Pfil::Npf] {
             assert_eq!(pfil(pfil_text(p)), Ok(p));
         }
-        assert!(flows("0").is_err() && pfil("npf").is_err());
+        assert!(flows("0").is_err() && pfil("pf").is_err());
     }
 }

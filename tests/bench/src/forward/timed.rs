@@ -40,8 +40,12 @@ pub fn measure(case: Case, packets: u64, runs: usize) -> Result<Figure, Box<dyn 
             warm_up(&mut router, case);
         }
         let whole = forwarded(&mut router, rounds, &mut counter)?;
-        if let Pfil::Bpf(_) = case.pfil {
-            router.set_filter(None)?;
+        match case.pfil {
+            Pfil::Bpf(_) => router.set_filter(None)?,
+            Pfil::Npf => router.set_npf(false)?,
+            Pfil::None | Pfil::Empty => {}
+        }
+        if matches!(case.pfil, Pfil::Bpf(_) | Pfil::Npf) {
             warm_up(&mut router, case);
         }
         let ports = generator(&mut router, rounds, &mut counter);
@@ -91,6 +95,7 @@ fn take_filter(router: &mut Router, pfil: Pfil) -> Result<(), Box<dyn Error>> {
     match pfil {
         Pfil::None => Ok(()),
         Pfil::Bpf(layer) => router.set_filter(Some(layer)),
+        Pfil::Npf => router.set_npf(true),
         Pfil::Empty => {
             router.set_filter(Some(smpnet_wasm::Layer::Inet))?;
             // It is asked, so that the head is one that was in use.
