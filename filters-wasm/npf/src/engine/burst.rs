@@ -15,8 +15,8 @@ use crate::{
 use std::ops::Range;
 
 /// A packet whose rule is asked for.
-#[derive(Clone, Copy)]
-struct Waiting {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
     /// Its number in the burst.
     number: usize,
     packet: Packet,
@@ -29,7 +29,7 @@ struct Asked<'a, B> {
     tables: &'a Tables,
     limits: &'a super::Limits,
     now: Millis,
-    waiting: &'a [Option<Waiting>],
+    waiting: &'a [Waiting],
     burst: &'a mut B,
     /// A limit that was exceeded and has a table for those who do.
     over: Option<Limit>,
@@ -37,7 +37,7 @@ struct Asked<'a, B> {
 
 impl<B: Burst> Asked<'_, B> {
     fn waiting(&self, packet: usize) -> Option<&Waiting> {
-        self.waiting.get(packet)?.as_ref()
+        self.waiting.get(packet)
     }
 }
 
@@ -72,21 +72,21 @@ impl Engine {
         module: &mut dyn RunningRuleset,
         ruleset: &Ruleset,
         burst: &mut B,
-        (chunk, packets): (Range<usize>, [Option<Packet>; BURST]),
+        (chunk, packets): (Range<usize>, &[Option<Packet>]),
         seat: &Seat<'_>,
     ) {
-        let mut waiting = [const { None }; BURST];
-        let mut n = 0;
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.clear();
         for (number, packet) in chunk.zip(packets) {
             let mut outcome = Outcome::new();
             let mut item = burst.item(number);
             if item.was_steered {
                 // It may be half way through a hairpin.
-                self.judge(ruleset, &mut item, packet, seat, &mut outcome);
+                self.judge(ruleset, &mut item, packet.as_ref(), seat, &mut outcome);
                 burst.done(number, outcome, ruleset);
                 continue;
             }
-            let judged = match &packet {
+            let judged = match packet {
                 None => Err(Fault::Malformed),
                 Some(packet) => match self.standing(ruleset, &item, packet, seat, false) {
                     Err(fault) => Err(fault),
@@ -101,9 +101,8 @@ impl Engine {
                         let tag = ruleset.tag_in_plan(item.tag);
                         let (interface, way) = (seat.in_plan, seat.way);
                         let asked = Numbered { packet, bytes: item.bytes, interface, way, tag };
-                        module.facts()[n] = Facts::of(&asked);
-                        waiting[n] = Some(Waiting { number, packet: *packet, standing });
-                        n += 1;
+                        module.facts()[waiting.len()] = Facts::of(&asked);
+                        waiting.push(Waiting { number, packet: *packet, standing });
                         continue;
                     }
                 },
@@ -115,19 +114,16 @@ impl Engine {
             }
             burst.done(number, outcome, ruleset);
         }
-        if n == 0 {
-            return;
-        }
         let began = self.connections.counters().inserted;
         // Limits count what each packet brings about, before the next one is asked for.
-        let at_once = if ruleset.has_limits { 1 } else { n };
-        for first in (0..n).step_by(at_once) {
-            let waiting = &waiting[first..first + at_once];
+        let at_once = if ruleset.has_limits { 1 } else { BURST };
+        for (waiting, first) in waiting.chunks(at_once).zip((0..).step_by(at_once)) {
             if first > 0 {
                 module.facts()[0] = module.facts()[first];
             }
             self.decide_waiting(module, ruleset, burst, (waiting, began), seat);
         }
+        self.waiting = waiting;
     }
 
     fn decide_waiting<B: Burst>(
@@ -135,7 +131,7 @@ impl Engine {
         module: &mut dyn RunningRuleset,
         ruleset: &Ruleset,
         burst: &mut B,
-        (waiting, began): (&[Option<Waiting>], u64),
+        (waiting, began): (&[Waiting], u64),
         seat: &Seat<'_>,
     ) {
         let (tables, limits, now) = (&self.tables, &*self.held.limits, seat.now);
@@ -148,7 +144,7 @@ impl Engine {
         if decided.is_err() {
             self.stats.module_faults += 1;
         }
-        for (waiting, number) in waiting.iter().flatten().zip(rules) {
+        for (waiting, number) in waiting.iter().zip(rules) {
             let Waiting { number: place, packet, mut standing } = *waiting;
             let mut outcome = Outcome::new();
             let mut item = burst.item(place);

@@ -79,15 +79,15 @@ impl Engine {
         &mut self,
         ruleset: &Ruleset,
         item: &mut Item<'_>,
-        packet: Option<Packet>,
+        packet: Option<&Packet>,
         seat: &Seat<'_>,
         outcome: &mut Outcome,
     ) {
         let Some(packet) = packet else { return self.fail(outcome, Fault::Malformed) };
-        if item.was_steered && self.is_turned(ruleset, item.bytes, &packet) {
-            return self.second_half(ruleset, item, &packet, seat, outcome);
+        if item.was_steered && self.is_turned(ruleset, item.bytes, packet) {
+            return self.second_half(ruleset, item, packet, seat, outcome);
         }
-        match self.steps(ruleset, item, &packet, seat, outcome) {
+        match self.steps(ruleset, item, packet, seat, outcome) {
             Ok(Next::Done) => {}
             Ok(Next::Turn) => self.turn(ruleset, item, seat, outcome),
             Err(fault) => self.fail(outcome, fault),

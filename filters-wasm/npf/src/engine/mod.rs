@@ -70,6 +70,9 @@ pub struct Engine {
     module: Option<Box<dyn RunningRuleset>>,
     /// Those of now, for translation and answers; rules have theirs in them.
     addresses: Addresses,
+    /// The headers of a burst, and its packets that wait for a rule: memory that is used again and again.
+    packets: Vec<Option<Packet>>,
+    waiting: Vec<burst::Waiting>,
     tables: Tables,
     fragments: Reassembly,
     connections: Connections,
@@ -225,6 +228,8 @@ impl Engine {
         Engine {
             tables,
             addresses,
+            packets: Vec::with_capacity(BURST),
+            waiting: Vec::with_capacity(BURST),
             by: By::default(),
             module: None,
             fragments: Reassembly::new(FragmentLimits::default()),
@@ -494,7 +499,7 @@ impl Engine {
         };
         self.seated(place, |engine, ruleset, seat| {
             let mut item = Item { tag, ..Item::new(bytes) };
-            engine.judge(ruleset, &mut item, packet, seat, &mut outcome);
+            engine.judge(ruleset, &mut item, packet.as_ref(), seat, &mut outcome);
         });
         outcome
     }
@@ -506,23 +511,24 @@ impl Engine {
         self.seated(place, |engine, ruleset, seat| {
             for first in (0..burst.len()).step_by(BURST) {
                 let chunk = first..(first + BURST).min(burst.len());
-                let mut packets = [const { None }; BURST];
-                for (packet, i) in packets.iter_mut().zip(chunk.clone()) {
-                    *packet = burst.item(i).read();
-                }
+                // Memory of the burst before: nothing is cleared nor moved that is not there.
+                let mut packets = std::mem::take(&mut engine.packets);
+                packets.clear();
+                packets.extend(chunk.clone().map(|i| burst.item(i).read()));
                 if engine.connections.len() >= WARM_FROM {
                     engine.connections.warm(packets.iter().flatten().map(|packet| (packet, seat.at)));
                 }
                 if let Some(mut module) = engine.module.take() {
-                    engine.burst_by_module(&mut *module, ruleset, burst, (chunk, packets), seat);
+                    engine.burst_by_module(&mut *module, ruleset, burst, (chunk, &packets), seat);
                     engine.module = Some(module);
-                    continue;
+                } else {
+                    for (packet, i) in packets.iter().zip(chunk) {
+                        let mut outcome = Outcome::new();
+                        engine.judge(ruleset, &mut burst.item(i), packet.as_ref(), seat, &mut outcome);
+                        burst.done(i, outcome, ruleset);
+                    }
                 }
-                for (packet, i) in packets.into_iter().zip(chunk) {
-                    let mut outcome = Outcome::new();
-                    engine.judge(ruleset, &mut burst.item(i), packet, seat, &mut outcome);
-                    burst.done(i, outcome, ruleset);
-                }
+                engine.packets = packets;
             }
         });
     }

@@ -8,6 +8,7 @@
 //! Connections stay on their worker and nothing of them is locked or shared ([`crate::engine::Share`]). What control threads
 //! want to know of them, they ask a worker, which answers between two bursts, a few thousand connections at a time.
 
+mod commands;
 mod control;
 mod hook;
 mod listing;
