@@ -112,7 +112,7 @@ pub use published::{Published, PublishedRef};
 pub use {
     callout::{CalloutFunc, CalloutId, Stopped},
     clock::now_ns,
-    pfil::{Dir, HookCx, HookId, HookPlace, Layer, PfilHead, PfilHook},
+    pfil::{Dir, HookCx, HookId, Layer, PfilHead, PfilHook},
     pool::{BadPacket, Burst, Cells, Earlier, HugePages, Packet, Pool, PoolConfig, PoolError, PoolStats, Segments},
     prefetch::prefetch,
     runtime::{ManualWorker, Runtime, RuntimeConfig, RuntimeError, StopReport},

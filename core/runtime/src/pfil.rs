@@ -87,10 +87,6 @@ pub trait PfilHook: Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HookId(u64);
 
-/// Where a hook is among those of a head, as long as these stay the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HookPlace(usize);
-
 #[derive(Clone)]
 struct Attached {
     id: HookId,
@@ -179,23 +175,19 @@ impl PfilHead {
 
     #[inline(never)]
     fn run_hooks(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool {
-        self.run_hooks_from(0, cx, cells, verdicts)
+        self.run_from(None, cx, cells, verdicts)
     }
 
-    /// As [`PfilHead::run`], beginning with one of the hooks: those before it were asked already.
-    pub fn run_from(&self, first: HookPlace, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool {
-        !self.is_empty() && self.run_hooks_from(first.0, cx, cells, verdicts)
+    /// Whether a hook is one of this head's.
+    pub fn holds(&self, section: Section<'_>, hook: &dyn PfilHook) -> bool {
+        position(self.hooks.read(section), hook).is_some()
     }
 
-    /// Where a hook is among those of this head.
-    pub fn place_of(&self, section: Section<'_>, hook: &dyn PfilHook) -> Option<HookPlace> {
-        let hooks = self.hooks.read(section);
-        hooks.iter().position(|a| std::ptr::addr_eq(Arc::as_ptr(&a.hook), hook)).map(HookPlace)
-    }
-
-    fn run_hooks_from(&self, first: usize, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool {
+    /// As [`PfilHead::run`], beginning with one of the hooks: those before it were asked already. One that is not here (any
+    /// more) says nothing of the others, and all are asked.
+    pub fn run_from(&self, from: Option<&dyn PfilHook>, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool {
         assert_eq!(cells.len(), verdicts.len());
-        let hooks = self.hooks.read(cx.section).get(first..).unwrap_or_default();
+        let hooks = behind(self.hooks.read(cx.section), from);
         let bursts = cells.chunks(BURST_MAX as usize).zip(verdicts.chunks_mut(BURST_MAX as usize));
         for (cells, verdicts) in bursts {
             for a in hooks {
@@ -211,14 +203,14 @@ impl PfilHead {
     #[cold]
     pub fn run_watched(
         &self,
-        first: Option<HookPlace>,
+        from: Option<&dyn PfilHook>,
         cx: &HookCx<'_>,
         cells: &[Cell],
         verdicts: &mut [u32],
         dropped: &mut dyn FnMut(&dyn PfilHook, Cell),
     ) -> bool {
         assert_eq!(cells.len(), verdicts.len());
-        let hooks = self.hooks.read(cx.section).get(first.map_or(0, |f| f.0)..).unwrap_or_default();
+        let hooks = behind(self.hooks.read(cx.section), from);
         let bursts = cells.chunks(BURST_MAX as usize).zip(verdicts.chunks_mut(BURST_MAX as usize));
         for (cells, verdicts) in bursts {
             for a in hooks {
@@ -234,6 +226,15 @@ impl PfilHead {
         }
         hooks.iter().any(|a| a.edits)
     }
+}
+
+fn position(hooks: &[Attached], hook: &dyn PfilHook) -> Option<usize> {
+    hooks.iter().position(|a| std::ptr::addr_eq(Arc::as_ptr(&a.hook), hook))
+}
+
+/// The hooks from one of them on.
+fn behind<'h>(hooks: &'h [Attached], from: Option<&dyn PfilHook>) -> &'h [Attached] {
+    &hooks[from.and_then(|hook| position(hooks, hook)).unwrap_or(0)..]
 }
 
 /// One hook, one burst: straight when all packets are to be judged, else only those.
@@ -367,11 +368,15 @@ mod tests {
         let (section, dir, layer) = (guard.section(), Dir::In, Layer::Inet);
         let cx = HookCx { cpu, pool: &pool, section, dir, ifindex: 1, layer, now_ns: 0 };
         let mut verdicts = [verdict::PASS; 2];
-        let place = head.place_of(section, &*b).unwrap();
-        head.run_from(place, &cx, &[1, 2], &mut verdicts);
+        assert!(head.holds(section, &*b));
+        head.run_from(Some(&*b), &cx, &[1, 2], &mut verdicts);
         assert_eq!((a.asked(), b.asked(), c.asked()), (vec![], vec![1, 2], vec![1, 2]));
         assert_eq!(verdicts, [verdict::PASS, verdict::DROP]);
-        assert_eq!(head.place_of(section, &*Dropper::new("b", &[])), None, "another one of the same name");
+        let another = Dropper::new("b", &[]);
+        assert!(!head.holds(section, &*another), "another one of the same name");
+        let mut verdicts = [verdict::PASS; 2];
+        head.run_from(Some(&*another), &cx, &[1, 2], &mut verdicts);
+        assert_eq!((a.asked(), verdicts[1]), (vec![1, 2], verdict::DROP), "one that is not here passes nothing by");
     }
 
     #[test]

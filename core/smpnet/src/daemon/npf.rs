@@ -28,7 +28,6 @@ impl From<NpfError> for ApiError {
             | NpfError::NoTable(_)
             | NpfError::Table(TableError::NotFound) => ApiError::not_found(e.to_string()),
             NpfError::Rule(found) => ApiError::bad(e.to_string()).detail(json!({ "diagnostics": found })),
-            NpfError::Table(_) => ApiError::conflict(e.to_string()),
             _ => ApiError::conflict(e.to_string()),
         }
     }

@@ -8,7 +8,7 @@ use crate::inet::decide::{ErrorKind, validate};
 use crate::wire::be16;
 use crate::wire::ethernet::{HEADER_LEN, TYPE_IPV4};
 use smpnet_abi::{Cell, DropReason, pkt_flags, verdict};
-use smpnet_runtime::{Burst, Dir, HookCx, HookPlace, Layer, PfilHead, PfilHook};
+use smpnet_runtime::{Burst, Dir, HookCx, Layer, PfilHead, PfilHook};
 
 /// What became of the packets that are still there after the hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,10 +91,9 @@ impl<'a> Path<'a> {
         let mut heads = &mut heads[..];
         if let Some(from) = from {
             // A hook that is not there any more is none that was passed: all are asked.
-            let places = [global, own].map(|h| h.place_of(self.section, from));
-            if let Some(at) = places.iter().position(Option::is_some) {
+            if let Some(at) = [global, own].iter().position(|h| h.holds(self.section, from)) {
                 heads = &mut heads[at..];
-                heads[0].1 = places[at];
+                heads[0].1 = Some(from);
             }
         }
         let edits = if self.s.bpf.wants_drops() {
@@ -104,7 +103,7 @@ impl<'a> Path<'a> {
                 edits
                     | match first {
                         None => h.run(&cx, burst.as_slice(), verdicts),
-                        Some(first) => h.run_from(*first, &cx, burst.as_slice(), verdicts),
+                        Some(_) => h.run_from(*first, &cx, burst.as_slice(), verdicts),
                     }
             })
         };
@@ -138,7 +137,7 @@ impl<'a> Path<'a> {
     fn ask_watched(
         &self,
         ifp: &Ifnet,
-        heads: &[(&PfilHead, Option<HookPlace>)],
+        heads: &[(&PfilHead, Option<&dyn PfilHook>)],
         cx: &HookCx<'_>,
         cells: &[Cell],
         verdicts: &mut [u32],

@@ -107,11 +107,7 @@ impl Engine {
                     }
                 },
             };
-            match judged {
-                Ok(Next::Done) => {}
-                Ok(Next::Turn) => self.turn(ruleset, &mut item, seat, &mut outcome),
-                Err(fault) => self.fail(&mut outcome, fault),
-            }
+            self.settle(judged, ruleset, &mut item, seat, &mut outcome);
             burst.done(number, outcome, ruleset);
         }
         let began = self.connections.counters().inserted;
@@ -161,15 +157,11 @@ impl Engine {
                     self.exceeded(over, &packet, now, &mut outcome);
                     Some(number)
                 }
-                Ok(()) => Some(self.rule(ruleset, &item, &packet, seat, &mut outcome)),
-                // An error in the compiler of modules: the plan says the same.
-                Err(_) => Some(self.rule(ruleset, &item, &packet, seat, &mut outcome)),
+                // Another worker took the last of a limit, or there is an error in the compiler of modules: the plan says.
+                _ => Some(self.rule(ruleset, &item, &packet, seat, &mut outcome)),
             };
-            match self.rest(ruleset, &mut item, &packet, seat, (standing, false), decision, &mut outcome) {
-                Ok(Next::Done) => {}
-                Ok(Next::Turn) => self.turn(ruleset, &mut item, seat, &mut outcome),
-                Err(fault) => self.fail(&mut outcome, fault),
-            }
+            let judged = self.rest(ruleset, &mut item, &packet, seat, (standing, false), decision, &mut outcome);
+            self.settle(judged, ruleset, &mut item, seat, &mut outcome);
             burst.done(place, outcome, ruleset);
         }
     }

@@ -87,7 +87,20 @@ impl Engine {
         if item.was_steered && self.is_turned(ruleset, item.bytes, packet) {
             return self.second_half(ruleset, item, packet, seat, outcome);
         }
-        match self.steps(ruleset, item, packet, seat, outcome) {
+        let judged = self.steps(ruleset, item, packet, seat, outcome);
+        self.settle(judged, ruleset, item, seat, outcome);
+    }
+
+    /// What its steps say is done to a packet.
+    pub(super) fn settle(
+        &mut self,
+        judged: Result<Next, Fault>,
+        ruleset: &Ruleset,
+        item: &mut Item<'_>,
+        seat: &Seat<'_>,
+        outcome: &mut Outcome,
+    ) {
+        match judged {
             Ok(Next::Done) => {}
             Ok(Next::Turn) => self.turn(ruleset, item, seat, outcome),
             Err(fault) => self.fail(outcome, fault),
@@ -96,7 +109,7 @@ impl Engine {
 
     /// A packet was translated as if it left, and goes to an outer end.
     #[cold]
-    pub(super) fn turn(&mut self, ruleset: &Ruleset, item: &mut Item<'_>, seat: &Seat<'_>, outcome: &mut Outcome) {
+    fn turn(&mut self, ruleset: &Ruleset, item: &mut Item<'_>, seat: &Seat<'_>, outcome: &mut Outcome) {
         let Some(packet) = item.read() else { return self.fail(outcome, Fault::Malformed) };
         match self.turns_to(item.bytes, &packet) {
             Some(owner) => {
@@ -365,10 +378,7 @@ impl Engine {
     /// rule does not match any more.
     pub(super) fn take_limits(&mut self, ruleset: &Ruleset, number: u32, packet: &Packet, now: Millis) -> bool {
         let rule = ruleset.rules.get(number as usize);
-        rule.is_none_or(|rule| {
-            let takes = !rule.limits.is_empty() && rule.action == Action::Pass;
-            !takes || self.held.limits.take(rule, packet, now).is_ok()
-        })
+        rule.is_none_or(|rule| !takes_limits(rule) || self.held.limits.take(rule, packet, now).is_ok())
     }
 
     /// What a packet needs under the limits of the rule that decides is taken. Where another worker was faster to take the last
@@ -385,28 +395,15 @@ impl Engine {
     ) -> Option<(u32, &'c Rule)> {
         // Memory is allocated for the first.
         let mut lost = Vec::new();
-        while let Some((_, rule)) = decided.filter(|(_, r)| !r.limits.is_empty() && r.action == Action::Pass) {
+        while let Some((_, rule)) = decided.filter(|(_, r)| takes_limits(r)) {
             let Err(limit) = self.held.limits.take(rule, packet, seat.now) else { break };
             if limit.overload.is_some() {
                 over.set(Some(*limit));
             }
             lost.push(rule.id);
-            decided = self.look_up_again(ruleset, item, packet, seat, &lost, over);
+            decided = self.look_up(ruleset, item, packet, seat, &lost, over);
         }
         decided
-    }
-
-    #[cold]
-    fn look_up_again<'c>(
-        &self,
-        ruleset: &'c Ruleset,
-        item: &Item<'_>,
-        packet: &Packet,
-        seat: &Seat<'_>,
-        lost: &[RuleId],
-        over: &Cell<Option<Limit>>,
-    ) -> Option<(u32, &'c Rule)> {
-        self.look_up(ruleset, item, packet, seat, lost, over)
     }
 
     /// The rule that decides as far as limits can be told now. `over` becomes the last one that a rule exceeds.
@@ -582,6 +579,11 @@ impl Engine {
         self.begin_translation(ruleset, bytes, packet, conn, plan, seat.at).inspect_err(|_| _ = self.end(conn))?;
         Ok(if plan.hold.hairpin && !turned { Next::Turn } else { Next::Done })
     }
+}
+
+/// Whether what a rule decides on counts under limits of it.
+fn takes_limits(rule: &Rule) -> bool {
+    !rule.limits.is_empty() && rule.action == Action::Pass
 }
 
 /// The parameter that says what is done with options.

@@ -404,6 +404,7 @@ impl PfilHook for Hook {
             return;
         }
         self.slots.with(cx.cpu, |slot| {
+            slot.work.forget_said();
             // What npf has sent itself is nobody's business here.
             if cx.dir == Dir::In || !cells.iter().any(|c| tag_of(&cx.pool.packet(*c)) == OWN) {
                 return self.judge(cx, slot, cells, verdicts);

@@ -49,6 +49,7 @@ pub(super) struct Work {
     gathered: (usize, Vec<u8>),
     /// What became of packets that do not go on, by their numbers, for who asks why.
     pub said: [Said; MAX],
+    any_said: bool,
     /// Answers that are to be sent.
     pub replies: Vec<Vec<u8>>,
     /// To whom packets are to be handed over, by their numbers.
@@ -71,6 +72,7 @@ impl Work {
         Work {
             gathered: (usize::MAX, Vec::new()),
             said: [Said::NOTHING; MAX],
+            any_said: false,
             replies: Vec::with_capacity(MAX),
             steered: [NOBODY; MAX],
             any_steered: false,
@@ -79,6 +81,13 @@ impl Work {
             inward: Vec::with_capacity(MAX),
             traced: Vec::new(),
             overloads: Vec::with_capacity(MAX),
+        }
+    }
+
+    /// What was said of packets of another burst says nothing of those that have their cells now.
+    pub fn forget_said(&mut self) {
+        if std::mem::take(&mut self.any_said) {
+            self.said = [Said::NOTHING; MAX];
         }
     }
 }
@@ -175,6 +184,7 @@ impl Burst for Cells<'_> {
             return;
         }
         let number = self.first + i;
+        self.work.any_said = true;
         self.work.said[number] = Said { cell, rule: outcome.rule, fault: outcome.fault };
         match outcome.steer {
             Some(worker) => {
