@@ -64,18 +64,15 @@ pub trait PfilHook: Send + Sync {
     /// Judges a burst: one of [`smpnet_abi::verdict`] for each packet into `verdicts`, which holds PASS for all of them at
     /// the call. 1 to 64 packets. On any number of workers at once; must not sleep, lock or allocate. A packet judged
     /// CONSUMED is the hook's.
-    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]);
+    ///
+    /// Returns whether it may have changed packets that it passed: their bytes, lengths or flags (a mark does not count).
+    /// Packets of a hook that only looked need not be judged anew.
+    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool;
 
     /// Says in one line which filter it was and what it says of `cell`, which it has just judged DROP: for captures of
     /// drops. On the worker that was judging, right after `filter`; must not sleep, lock or allocate. A hook that says
     /// nothing is named.
     fn why(&self, _cx: &HookCx<'_>, _cell: Cell, _tell: &mut dyn FnMut(&str)) {}
-
-    /// Whether it may change packets that it passes: their bytes, lengths or flags (a mark does not count). Asked once,
-    /// when the hook is added or put in another's place. Packets of hooks that only look need not be judged anew.
-    fn edits(&self) -> bool {
-        true
-    }
 
     /// State for people, one JSON object. Control threads.
     fn status(&self) -> serde_json::Value {
@@ -91,7 +88,6 @@ pub struct HookId(u64);
 struct Attached {
     id: HookId,
     priority: i32,
-    edits: bool,
     hook: Arc<dyn PfilHook>,
 }
 
@@ -116,7 +112,7 @@ impl PfilHead {
         self.hooks.update(&self.domain, |old| {
             let at = old.partition_point(|a| a.priority <= priority);
             let mut new = old.clone();
-            new.insert(at, Attached { id, priority, edits: hook.edits(), hook });
+            new.insert(at, Attached { id, priority, hook });
             (new, ())
         });
         self.any.store(true, Ordering::Release);
@@ -141,10 +137,7 @@ impl PfilHead {
     pub fn replace(&self, id: HookId, hook: Arc<dyn PfilHook>) -> Option<Arc<dyn PfilHook>> {
         let old = self.hooks.update(&self.domain, |old| {
             let mut new = old.clone();
-            let gone = new.iter_mut().find(|a| a.id == id).map(|a| {
-                a.edits = hook.edits();
-                std::mem::replace(&mut a.hook, hook)
-            });
+            let gone = new.iter_mut().find(|a| a.id == id).map(|a| std::mem::replace(&mut a.hook, hook));
             (new, gone)
         })?;
         self.domain.perform();
@@ -164,7 +157,7 @@ impl PfilHead {
 
     /// Asks the hooks about packets, in order. `verdicts` is as long as `cells` and says PASS for each packet to be
     /// judged; those with another verdict are left alone. A hook sees only packets that all hooks before it passed. Returns
-    /// whether one of the hooks may have changed packets ([`PfilHook::edits`]).
+    /// whether one of the hooks may have changed packets.
     ///
     /// # Panics
     /// When `cells` and `verdicts` differ in length.
@@ -189,12 +182,13 @@ impl PfilHead {
         assert_eq!(cells.len(), verdicts.len());
         let hooks = behind(self.hooks.read(cx.section), from);
         let bursts = cells.chunks(BURST_MAX as usize).zip(verdicts.chunks_mut(BURST_MAX as usize));
+        let mut edits = false;
         for (cells, verdicts) in bursts {
             for a in hooks {
-                ask(&*a.hook, cx, cells, verdicts);
+                edits |= ask(&*a.hook, cx, cells, verdicts);
             }
         }
-        hooks.iter().any(|a| a.edits)
+        edits
     }
 }
 
@@ -212,11 +206,12 @@ impl PfilHead {
         assert_eq!(cells.len(), verdicts.len());
         let hooks = behind(self.hooks.read(cx.section), from);
         let bursts = cells.chunks(BURST_MAX as usize).zip(verdicts.chunks_mut(BURST_MAX as usize));
+        let mut edits = false;
         for (cells, verdicts) in bursts {
             for a in hooks {
                 let mut before = [verdict::PASS; BURST_MAX as usize];
                 before[..verdicts.len()].copy_from_slice(verdicts);
-                ask(&*a.hook, cx, cells, verdicts);
+                edits |= ask(&*a.hook, cx, cells, verdicts);
                 for ((cell, was), is) in cells.iter().zip(before).zip(verdicts.iter()) {
                     if was == verdict::PASS && !matches!(*is & 0xff, verdict::PASS | verdict::CONSUMED) {
                         dropped(&*a.hook, *cell);
@@ -224,7 +219,7 @@ impl PfilHead {
                 }
             }
         }
-        hooks.iter().any(|a| a.edits)
+        edits
     }
 }
 
@@ -237,17 +232,14 @@ fn behind<'h>(hooks: &'h [Attached], from: Option<&dyn PfilHook>) -> &'h [Attach
     &hooks[from.and_then(|hook| position(hooks, hook)).unwrap_or(0)..]
 }
 
-/// One hook, one burst: straight when all packets are to be judged, else only those.
-fn ask(hook: &dyn PfilHook, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
+/// One hook, one burst: straight when all packets are to be judged, else only those. Whether it may have changed some.
+fn ask(hook: &dyn PfilHook, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool {
     let passing = verdicts.iter().filter(|v| **v == verdict::PASS).count();
     if passing == cells.len() {
-        if passing > 0 {
-            hook.filter(cx, cells, verdicts);
-        }
-        return;
+        return passing > 0 && hook.filter(cx, cells, verdicts);
     }
     if passing == 0 {
-        return;
+        return false;
     }
     let mut some = Burst::new();
     let mut at = [0u8; BURST_MAX as usize];
@@ -259,10 +251,11 @@ fn ask(hook: &dyn PfilHook, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32
     }
     let mut judged = [verdict::PASS; BURST_MAX as usize];
     let judged = &mut judged[..some.len()];
-    hook.filter(cx, some.as_slice(), judged);
+    let edits = hook.filter(cx, some.as_slice(), judged);
     for (i, v) in at.iter().zip(judged) {
         verdicts[usize::from(*i)] = *v;
     }
+    edits
 }
 
 #[cfg(test)]
@@ -289,12 +282,13 @@ mod tests {
             self.0
         }
 
-        fn filter(&self, _cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
+        fn filter(&self, _cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool {
             assert!(verdicts.iter().all(|v| *v == verdict::PASS));
             self.2.lock().unwrap().extend_from_slice(cells);
             for (c, v) in cells.iter().zip(verdicts) {
                 *v = if self.1.contains(c) { verdict::DROP } else { verdict::PASS };
             }
+            false
         }
     }
 

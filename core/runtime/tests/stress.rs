@@ -73,10 +73,11 @@ impl PfilHook for Hook {
         "hook"
     }
 
-    fn filter(&self, _cx: &HookCx<'_>, _cells: &[Cell], verdicts: &mut [u32]) {
+    fn filter(&self, _cx: &HookCx<'_>, _cells: &[Cell], verdicts: &mut [u32]) -> bool {
         self.thing.check();
         assert!(self.attached.load(Relaxed), "called after its removal");
         verdicts[0] = verdict::PASS;
+        false
     }
 }
 

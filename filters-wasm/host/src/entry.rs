@@ -68,11 +68,8 @@ impl Entry {
         let instances = inner.engines.instances(self.filter.name(), &version, &self.lines)?;
         let instantiate = micros(began);
 
-        if edits(&version)
-            && self.filter.begins_to_edit()
-            && let Some(handle) = self.attached
-        {
-            inner.attach.edits(handle, self.filter.clone());
+        if edits(&version) {
+            self.filter.begins_to_edit();
         }
         let began = Instant::now();
         let mut gone = Vec::new();

@@ -76,9 +76,9 @@ impl Filter {
         self.edits.load(Relaxed)
     }
 
-    /// It may from now on. True when it might not before, so that its hooks are to be told.
-    pub(crate) fn begins_to_edit(&self) -> bool {
-        !self.edits.swap(true, Relaxed)
+    /// It may from now on.
+    pub(crate) fn begins_to_edit(&self) {
+        self.edits.store(true, Relaxed);
     }
 
     /// Name of the filter.

@@ -11,7 +11,7 @@ impl PfilHook for Filter {
         Filter::name(self)
     }
 
-    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
+    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool {
         debug_assert_eq!(cx.pool.desc().base, self.pool_base(), "a filter judges packets of the pool that it maps");
         let asked = Asked {
             worker: cx.cpu.index(),
@@ -25,12 +25,9 @@ impl PfilHook for Filter {
             now_ns: cx.now_ns,
         };
         // SAFETY: the token proves that this thread alone is the worker, and a hook's caller owns the packets.
-        unsafe { self.judge(&asked, cells, verdicts) }
-    }
-
-    /// Modules of others may, when they are allowed to.
-    fn edits(&self) -> bool {
-        Filter::edits(self)
+        unsafe { self.judge(&asked, cells, verdicts) };
+        // Said before a module that is allowed to is asked for the first time.
+        self.edits()
     }
 
     fn why(&self, cx: &HookCx<'_>, _: Cell, tell: &mut dyn FnMut(&str)) {

@@ -206,9 +206,6 @@ pub trait Attach: Send + Sync {
     /// Puts a filter on its hooks and returns a handle for [`detach`](Self::detach). The error says why not, on one line.
     fn attach(&self, at: &AttachPoint, filter: Arc<Filter>) -> Result<u64, String>;
 
-    /// A filter began to change packets ([`smpnet_runtime::PfilHook::edits`]): tells its hooks before it does.
-    fn edits(&self, _handle: u64, _filter: Arc<Filter>) {}
-
     /// Takes a filter off its hooks; returns when no worker can be inside of it any more.
     fn detach(&self, handle: u64);
 }

@@ -55,12 +55,6 @@ impl Attach for StackAttach {
         self.stack.pfil_attach(layer, ifindex, dirs, at.priority, filter).map_err(|e| e.to_string())
     }
 
-    fn edits(&self, handle: u64, filter: Arc<Filter>) {
-        if let Err(e) = self.stack.pfil_replace(handle, filter) {
-            tracing::debug!(handle, %e, "a filter's hook was gone already");
-        }
-    }
-
     fn detach(&self, handle: u64) {
         if let Err(e) = self.stack.pfil_detach(handle) {
             // The interface went away with its hooks.

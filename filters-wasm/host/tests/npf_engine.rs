@@ -32,6 +32,28 @@ const PLAIN: &str = "\
     }\n\
     group default { pass stateful all\n block from 10.0.0.9 }";
 
+/// Most packets go the straight way: connections bound to an interface and to none, tags, an interface at which one rule
+/// always decides, and one at which the rules of a module do.
+const STRAIGHT: &str = "\
+    table <bad> type ipset\n\
+    map wan dynamic 10.0.0.0/9 -> 192.0.2.1\n\
+    group \"wan\" on wan {\n\
+      block in final from <bad>\n\
+      pass stateful out final all\n\
+      pass stateful in final proto tcp to any port 80 tag \"web\"\n\
+      block in all\n\
+    }\n\
+    group \"dmz\" on dmz { block from 10.0.0.9\n pass all }\n\
+    group default {\n\
+      pass final proto udp from any to any port 1-2\n\
+      pass stateful-all final proto tcp flags S/SA all\n\
+      block final from <bad>\n\
+      block final proto tcp all tagged \"web\"\n\
+      pass in final pcap-filter \"udp and greater 50\"\n\
+      pass stateful proto udp all\n\
+      pass final proto tcp to any port 3\n\
+    }";
+
 const LIMITED: &str = "\
     table <loud> type ipset timeout 10s\n\
     group default {\n\
@@ -73,7 +95,8 @@ fn packet(r: &mut Random) -> Vec<u8> {
         1 | 2 => {
             let flags = [2, 0x12, 0x10, 0x11, 4][r.below(5) as usize];
             let mut tcp = [sport.to_be_bytes(), dport.to_be_bytes()].concat();
-            tcp.extend([0, 0, 0, 100, 0, 0, 0, 101, 0x50, flags, 0x10, 0, 0, 0, 0, 0]);
+            let (seq, ack) = (100 + r.below(3) as u8, 100 + r.below(3) as u8);
+            tcp.extend([0, 0, 0, seq, 0, 0, 0, ack, 0x50, flags, 0x10, 0, 0, 0, 0, 0]);
             (6, tcp)
         }
         _ => (17, [&sport.to_be_bytes()[..], &dport.to_be_bytes(), &[0, 8, 0, 0]].concat()),
@@ -116,7 +139,7 @@ fn run(text: &str, bursts: u64) -> (Vec<Outcome>, Engine) {
         let mut one: Vec<Vec<u8>> = (0..n_packets).map(|_| packet(&mut r)).collect();
         let mut two = one.clone();
         let way = [Where::In, Where::Out, Where::Forward][r.below(3) as usize];
-        let place = Place { interface: ["wan", "lan"][r.below(2) as usize], way, now: Millis(n * 70) };
+        let place = Place { interface: ["wan", "lan", "dmz"][r.below(3) as usize], way, now: Millis(n * 70) };
         let singly: Vec<Outcome> = one.iter_mut().map(|bytes| by_plan.handle(bytes, &place, 0)).collect();
         let mut together: Vec<Option<Outcome>> = vec![None; n_packets];
         by_module.handle_burst(&mut Packets(&mut two, |i, outcome| together[i] = Some(outcome)), &place);
@@ -140,6 +163,16 @@ fn bursts_are_judged_as_packets_one_by_one() {
     assert!(stats.passed_connections > 500 && stats.passed_rules > 500 && stats.blocked_rules > 500, "{stats:?}");
     assert!(count(|o| o.reply.is_some()) > 50 && count(|o| o.logs != 0) > 50 && count(|o| o.tag != 0) > 50);
     assert!(stats.malformed > 10 && stats.invalid_state > 10, "{stats:?}");
+}
+
+#[test]
+fn the_straight_way_of_bursts_says_what_the_long_one_does() {
+    let (all, engine) = run(STRAIGHT, if std::env::var_os("SMPNET_LONG").is_some() { 100_000 } else { 2000 });
+    let stats = engine.stats();
+    let share = |n: u64| n * 100 / all.len() as u64;
+    assert!(share(stats.passed_connections) > 10 && share(stats.passed_rules) > 10, "{stats:?}");
+    assert!(share(stats.blocked_rules) > 5 && share(stats.invalid_state) > 0, "{stats:?}");
+    assert!(all.iter().any(|o| o.tag != 0) && all.iter().any(|o| o.connection == Some("ESTABLISHED")));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{
 use smpnet_bpf::{Dlt, ExprError, Program, compile_expr};
 use std::{collections::HashMap, net::IpAddr};
 
-/// Where a packet is.
+/// Where a packet is. Plans and modules know the three by their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Where {
     /// It comes in by an interface.

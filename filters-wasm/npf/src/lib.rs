@@ -34,6 +34,7 @@ pub mod nat;
 pub mod npflog;
 pub mod packet;
 pub mod params;
+mod plain;
 pub mod plan;
 pub mod procedure;
 pub mod replay;

@@ -148,12 +148,13 @@ impl<F: Fn(&[u8]) -> bool + Send + Sync> PfilHook for Native<F> {
         "native"
     }
 
-    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
+    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool {
         for (&cell, verdict) in cells.iter().zip(verdicts) {
             if (self.0)(cx.pool.packet(cell).data()) {
                 *verdict = verdict::DROP;
             }
         }
+        false
     }
 
     fn status(&self) -> serde_json::Value {

@@ -130,13 +130,14 @@ impl PfilHook for Hook {
         &self.name
     }
 
-    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
-        let Some(books) = self.books.get(cx.cpu.index()) else { return };
+    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool {
+        let Some(books) = self.books.get(cx.cpu.index()) else { return false };
         books.packets.add(cells.len() as u64);
         books.bytes.add(cells.iter().map(|c| u64::from(cx.pool.packet(*c).len())).sum());
         books.bursts.add(1);
         if self.faulted.load(Ordering::Relaxed) {
-            return verdicts.iter_mut().for_each(|v| self.policy(v, books));
+            verdicts.iter_mut().for_each(|v| self.policy(v, books));
+            return false;
         }
         let began = (books.bursts.get() % SAMPLE == 0).then(Instant::now);
         let asked = self.ask(cx.cpu, cx.ifindex, cx.dir.code(), cells, verdicts);
@@ -148,13 +149,15 @@ impl PfilHook for Hook {
             asked.and_then(|()| cells.iter().zip(&*verdicts).try_for_each(|(c, v)| Self::check(cx.pool, *c, *v)));
         if let Err(reason) = checked {
             self.failed(Some(books), reason);
-            return self.settle(cx, cells, verdicts, books);
+            self.settle(cx, cells, verdicts, books);
+            return true;
         }
         let said = |what: u32| verdicts.iter().filter(|v| **v == what).count() as u64;
         let (dropped, consumed) = (said(verdict::DROP) + said(verdict::REJECT), said(verdict::CONSUMED));
         books.dropped.add(dropped);
         books.consumed.add(consumed);
         books.passed.add(cells.len() as u64 - dropped - consumed);
+        true
     }
 
     fn status(&self) -> serde_json::Value {

@@ -83,8 +83,9 @@ impl PfilHook for Wall {
         "wall"
     }
 
-    fn filter(&self, _: &HookCx<'_>, _: &[Cell], verdicts: &mut [u32]) {
+    fn filter(&self, _: &HookCx<'_>, _: &[Cell], verdicts: &mut [u32]) -> bool {
         verdicts.fill(verdict::DROP);
+        false
     }
 
     fn why(&self, _: &HookCx<'_>, _: Cell, tell: &mut dyn FnMut(&str)) {

@@ -295,11 +295,7 @@ impl PfilHook for Odd {
         "odd"
     }
 
-    fn edits(&self) -> bool {
-        true
-    }
-
-    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], _: &mut [u32]) {
+    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], _: &mut [u32]) -> bool {
         for c in cells {
             let mut p = cx.pool.packet(*c);
             let odd = p.data()[14 + 5] & 1;
@@ -312,6 +308,7 @@ impl PfilHook for Odd {
                 Odd::BreakHeader => p.data_mut()[14 + 10] ^= odd,
             }
         }
+        true
     }
 }
 

@@ -64,11 +64,7 @@ impl PfilHook for Meddler {
         "meddler"
     }
 
-    fn edits(&self) -> bool {
-        self.edits
-    }
-
-    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
+    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool {
         for (c, v) in cells.iter().zip(verdicts) {
             let mut p = cx.pool.packet(*c);
             // Errors are numbered in the order in which they are made, which may differ.
@@ -119,6 +115,7 @@ impl PfilHook for Meddler {
                 _ => {}
             }
         }
+        self.edits
     }
 }
 

@@ -29,7 +29,7 @@ impl PfilHook for Block {
         "block"
     }
 
-    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
+    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool {
         for (c, v) in cells.iter().zip(verdicts) {
             self.seen.fetch_add(1, Relaxed);
             let p = cx.pool.packet(*c);
@@ -37,6 +37,7 @@ impl PfilHook for Block {
                 *v = verdict::DROP;
             }
         }
+        false
     }
 }
 
@@ -88,12 +89,13 @@ impl PfilHook for Reject {
         "reject"
     }
 
-    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
+    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool {
         for (c, v) in cells.iter().zip(verdicts) {
             if cx.pool.packet(*c).hdr().flags & pkt_flags::LOCAL == 0 {
                 *v = verdict::REJECT;
             }
         }
+        false
     }
 }
 
@@ -131,7 +133,7 @@ impl PfilHook for Vlan5 {
         "vlan 5"
     }
 
-    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
+    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool {
         for (c, v) in cells.iter().zip(verdicts) {
             let p = cx.pool.packet(*c);
             self.0[1].fetch_add(1, Relaxed);
@@ -142,6 +144,7 @@ impl PfilHook for Vlan5 {
                 *v = verdict::DROP;
             }
         }
+        false
     }
 }
 

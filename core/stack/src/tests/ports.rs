@@ -28,8 +28,9 @@ impl PfilHook for Witness {
         "witness"
     }
 
-    fn filter(&self, _: &HookCx<'_>, cells: &[smpnet_abi::Cell], _: &mut [u32]) {
+    fn filter(&self, _: &HookCx<'_>, cells: &[smpnet_abi::Cell], _: &mut [u32]) -> bool {
         self.0.fetch_add(cells.len() as u64, Relaxed);
+        false
     }
     fn status(&self) -> serde_json::Value {
         serde_json::Value::Null

@@ -12,7 +12,6 @@ use crate::{
     tables::Tables,
     wasm::{Facts, NONE, RulesetHost, RunningRuleset, Side},
 };
-use std::ops::Range;
 
 /// A packet whose rule is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -72,12 +71,13 @@ impl Engine {
         module: &mut dyn RunningRuleset,
         ruleset: &Ruleset,
         burst: &mut B,
-        (chunk, packets): (Range<usize>, &[Option<Packet>]),
+        packets: &[(usize, Option<Packet>)],
         seat: &Seat<'_>,
     ) {
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.clear();
-        for (number, packet) in chunk.zip(packets) {
+        for (number, packet) in packets {
+            let number = *number;
             let mut outcome = Outcome::new();
             let mut item = burst.item(number);
             if item.was_steered {

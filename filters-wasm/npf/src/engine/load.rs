@@ -42,7 +42,7 @@ struct Known<'a> {
 
 impl Names for Known<'_> {
     fn interface(&self, number: u16) -> Option<String> {
-        self.interfaces.names.get(usize::from(number)).map(|(name, _)| name.clone())
+        self.interfaces.all.get(usize::from(number)).map(|i| i.name.clone())
     }
 
     fn interface_number(&self, name: &str) -> Option<u16> {

@@ -9,6 +9,7 @@
 
 mod burst;
 mod calls;
+mod express;
 mod held;
 mod judge;
 mod limits;
@@ -33,10 +34,11 @@ use crate::{
     packet::Packet,
     params::Key as Param,
     plan::InterfaceNumber,
-    state::{ConnId, Connection, Connections, Crossing, Direction, Limits as TableLimits, Millis, Tally},
+    state::{ConnId, Connection, Connections, Crossing, Direction, Limits as TableLimits, Millis, State, Tally},
     tables::Tables,
     wasm::RunningRuleset,
 };
+pub use express::{Glance, Passed};
 pub use limits::{Limits, SOURCES_MAX};
 pub use load::LoadError;
 pub use maps::{DynamicMaps, PlacedMap};
@@ -61,18 +63,22 @@ const REVIEW_AT_ONCE: u32 = 256;
 const SWEEP: u64 = 64;
 const SWEEP_TABLES: u64 = 1000;
 
+/// A module, where the rules were compiled.
+type Module = Option<Box<dyn RunningRuleset>>;
+
 /// An engine of one worker.
 pub struct Engine {
     /// There but for the time of a packet, which borrows it.
     ruleset: Option<Arc<Ruleset>>,
     by: By,
     /// What bursts are decided on by, if the rules were compiled.
-    module: Option<Box<dyn RunningRuleset>>,
+    module: Module,
     /// Those of now, for translation and answers; rules have theirs in them.
     addresses: Addresses,
     /// The headers of a burst, and its packets that wait for a rule: memory that is used again and again.
-    packets: Vec<Option<Packet>>,
+    packets: Vec<(usize, Option<Packet>)>,
     waiting: Vec<burst::Waiting>,
+    express: express::Express,
     tables: Tables,
     fragments: Reassembly,
     connections: Connections,
@@ -154,6 +160,17 @@ pub trait Burst {
     fn item(&mut self, i: usize) -> Item<'_>;
     /// What becomes of it. Said once of each, in whatever order.
     fn done(&mut self, i: usize, outcome: Outcome, ruleset: &Ruleset);
+    /// Shows what is seen of one at a glance. None: all of it is to be looked at, by [`Burst::item`].
+    fn glance<R>(&mut self, i: usize, look: impl FnOnce(Glance<'_>) -> R) -> Option<R> {
+        let Item { bytes, len, tag, was_steered, .. } = self.item(i);
+        (!was_steered).then(|| look(Glance { bytes, len, tag }))
+    }
+    /// As [`Burst::done`], for one that goes on as it is and of which there was a [`Burst::glance`].
+    fn passed(&mut self, i: usize, passed: Passed<'_>, ruleset: &Ruleset) {
+        let rule = ruleset.rules.get(passed.rule as usize).map(|r| r.id);
+        let connection = passed.connection.map(State::name);
+        self.done(i, Outcome { rule, tag: passed.tag, connection, ..Outcome::new() }, ruleset);
+    }
 }
 
 /// Packets that are here as a whole, and who is told what becomes of them.
@@ -181,29 +198,54 @@ struct Seat<'a> {
     now: Millis,
     at: Crossing,
     in_plan: InterfaceNumber,
+    /// The rule that decides on all plain packets here.
+    always: Option<u32>,
+    /// Maps may have a say about packets here that belong to no connection.
+    is_mapped: bool,
 }
 
-/// Interfaces that packets crossed, by the numbers that connections know, and what the plan calls them.
+/// Interfaces that packets crossed, by the numbers that connections know.
 #[derive(Default)]
 struct Interfaces {
-    names: Vec<(String, InterfaceNumber)>,
+    all: Vec<Interface>,
     numbers: HashMap<String, u16>,
     /// The one that was asked for last: mostly it is the next one too.
     last: u16,
 }
 
+/// An interface, and what the rules in force make of it.
+struct Interface {
+    name: String,
+    in_plan: InterfaceNumber,
+    /// [`Plan::always`] by the ways.
+    always: [Option<u32>; 3],
+    is_mapped: bool,
+}
+
+impl Interface {
+    fn new(name: &str, ruleset: &Ruleset) -> Interface {
+        let in_plan = ruleset.plan.interface(name);
+        Interface {
+            name: name.to_owned(),
+            in_plan,
+            always: [Where::In, Where::Out, Where::Forward].map(|way| ruleset.plan.always(in_plan, way).map(|r| r.0)),
+            is_mapped: ruleset.may_map(name),
+        }
+    }
+}
+
 impl Interfaces {
     fn number_of(&mut self, name: &str, ruleset: &Ruleset) -> u16 {
-        if self.names.get(usize::from(self.last)).is_some_and(|(n, _)| n == name) {
+        if self.all.get(usize::from(self.last)).is_some_and(|i| i.name == name) {
             return self.last;
         }
         self.last = match self.numbers.get(name) {
             Some(number) => *number,
             None => {
                 // No router has had 65,535 interfaces; what is beyond shares a number that no rule has.
-                let number = u16::try_from(self.names.len()).unwrap_or(u16::MAX).min(crate::state::INTERFACES_MAX - 1);
+                let number = u16::try_from(self.all.len()).unwrap_or(u16::MAX).min(crate::state::INTERFACES_MAX - 1);
                 self.numbers.insert(name.to_owned(), number);
-                self.names.push((name.to_owned(), ruleset.plan.interface(name)));
+                self.all.push(Interface::new(name, ruleset));
                 number
             }
         };
@@ -230,6 +272,7 @@ impl Engine {
             addresses,
             packets: Vec::with_capacity(BURST),
             waiting: Vec::with_capacity(BURST),
+            express: express::Express::new(),
             by: By::default(),
             module: None,
             fragments: Reassembly::new(FragmentLimits::default()),
@@ -302,8 +345,8 @@ impl Engine {
         self.held.limited.add(ruleset.rules.iter());
         self.held.limits = ruleset.limits.clone();
         self.tallies = tallies;
-        for (name, in_plan) in &mut self.interfaces.names {
-            *in_plan = ruleset.plan.interface(name);
+        for interface in &mut self.interfaces.all {
+            *interface = Interface::new(&interface.name, &ruleset);
         }
         self.ruleset = Some(ruleset);
         self.review = Some(0);
@@ -405,7 +448,7 @@ impl Engine {
 
     /// The name of an interface, by the number that connections know.
     pub fn interface_name(&self, number: u16) -> Option<&str> {
-        self.interfaces.names.get(usize::from(number)).map(|(name, _)| name.as_str())
+        self.interfaces.all.get(usize::from(number)).map(|i| i.name.as_str())
     }
 
     /// Connections in some slots of the table that the rules in force still know, and the slot to go on from; None: there are
@@ -511,26 +554,46 @@ impl Engine {
         self.seated(place, |engine, ruleset, seat| {
             for first in (0..burst.len()).step_by(BURST) {
                 let chunk = first..(first + BURST).min(burst.len());
-                // Memory of the burst before: nothing is cleared nor moved that is not there.
-                let mut packets = std::mem::take(&mut engine.packets);
-                packets.clear();
-                packets.extend(chunk.clone().map(|i| burst.item(i).read()));
-                if engine.connections.len() >= WARM_FROM {
-                    engine.connections.warm(packets.iter().flatten().map(|packet| (packet, seat.at)));
+                let mut module = engine.module.take();
+                let left = match ruleset.passes_quickly && engine.by == By::Plan {
+                    true => engine.express(&mut module, ruleset, burst, chunk.clone(), seat),
+                    false => u64::MAX >> (BURST - chunk.len()),
+                };
+                if left != 0 {
+                    let left = chunk.zip(0..).filter(|(_, bit)| left >> bit & 1 != 0).map(|(i, _)| i);
+                    engine.general(&mut module, ruleset, burst, left, seat);
                 }
-                if let Some(mut module) = engine.module.take() {
-                    engine.burst_by_module(&mut *module, ruleset, burst, (chunk, &packets), seat);
-                    engine.module = Some(module);
-                } else {
-                    for (packet, i) in packets.iter().zip(chunk) {
-                        let mut outcome = Outcome::new();
-                        engine.judge(ruleset, &mut burst.item(i), packet.as_ref(), seat, &mut outcome);
-                        burst.done(i, outcome, ruleset);
-                    }
-                }
-                engine.packets = packets;
+                engine.module = module;
             }
         });
+    }
+
+    /// Judges packets of a burst, at most 64, one step after the other.
+    fn general<B: Burst>(
+        &mut self,
+        module: &mut Module,
+        ruleset: &Ruleset,
+        burst: &mut B,
+        numbers: impl Iterator<Item = usize>,
+        seat: &Seat<'_>,
+    ) {
+        // Memory of the burst before: nothing is cleared nor moved that is not there.
+        let mut packets = std::mem::take(&mut self.packets);
+        packets.clear();
+        packets.extend(numbers.map(|i| (i, burst.item(i).read())));
+        if self.connections.len() >= WARM_FROM {
+            self.connections.warm(packets.iter().flat_map(|(_, p)| p).map(|packet| (packet, seat.at)));
+        }
+        if let Some(module) = module {
+            self.burst_by_module(&mut **module, ruleset, burst, &packets, seat);
+        } else {
+            for (i, packet) in &packets {
+                let mut outcome = Outcome::new();
+                self.judge(ruleset, &mut burst.item(*i), packet.as_ref(), seat, &mut outcome);
+                burst.done(*i, outcome, ruleset);
+            }
+        }
+        self.packets = packets;
     }
 
     /// Takes the ruleset out for as long as packets are judged by it.
@@ -539,12 +602,15 @@ impl Engine {
         let Some(ruleset) = self.ruleset.take() else { return };
         let number = self.interfaces.number_of(place.interface, &ruleset);
         let direction = if place.way == Where::In { Direction::In } else { Direction::Out };
+        let here = self.interfaces.all.get(usize::from(number));
         let seat = Seat {
             interface: place.interface,
             way: place.way,
             now: place.now,
             at: Crossing { interface: Some(number), direction },
-            in_plan: self.interfaces.names.get(usize::from(number)).map_or(InterfaceNumber(0), |(_, n)| *n),
+            in_plan: here.map_or(InterfaceNumber(0), |i| i.in_plan),
+            always: here.and_then(|i| i.always[place.way as usize]),
+            is_mapped: here.is_none_or(|i| i.is_mapped),
         };
         f(self, &ruleset, &seat);
         self.ruleset = Some(ruleset);

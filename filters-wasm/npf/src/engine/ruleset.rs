@@ -6,7 +6,7 @@ use super::{
     procedures::Meters,
 };
 use crate::{
-    config::{Address, Alg, Call, Config, Map, Rule, RuleId},
+    config::{Action, Address, Alg, Call, Config, Map, Rule, RuleId},
     evaluate::{Dynamic, Interfaces, Programs},
     plan::{self, Plan, TagNumber},
     state::Facts,
@@ -47,7 +47,7 @@ pub struct Ruleset {
     pub(super) has_static_maps: bool,
     /// Inner addresses of endpoint-independent maps.
     pub(super) mapped: Vec<Address>,
-    /// Nothing is to be asked about a packet of a connection without a translation and a procedure.
+    /// Packets of connections without a translation and a procedure just pass: no map is asked about those.
     pub(super) passes_quickly: bool,
     /// Interfaces of maps with hairpins.
     pub(super) hairpins: Vec<String>,
@@ -55,6 +55,8 @@ pub struct Ruleset {
     pub(super) has_state: bool,
     /// Some rule has limits.
     pub(super) has_limits: bool,
+    /// By rules' numbers: whether it passes packets and does nothing else.
+    just_passes: Vec<bool>,
     numbers: HashMap<RuleId, u32>,
     map_numbers: HashMap<RuleId, usize>,
     names: Numbers,
@@ -242,6 +244,7 @@ impl Ruleset {
                 .collect(),
             has_state: maps.iter().any(|m| !m.map.is_static)
                 || rules.iter().any(|r| r.state.is_some() || !r.limits.is_empty()),
+            just_passes: rules.iter().map(just_passes).collect(),
             numbers: rules.iter().zip(0..).map(|(rule, number)| (rule.id, number)).collect(),
             map_numbers: maps.iter().zip(0..).map(|(m, number)| (m.map.id, number)).collect(),
             maps,
@@ -298,6 +301,17 @@ impl Ruleset {
     pub fn rule(&self, id: RuleId) -> Option<(u32, &Rule)> {
         let number = *self.numbers.get(&id)?;
         Some((number, self.rules.get(number as usize)?))
+    }
+
+    /// Whether a rule, by its number, passes packets and does nothing else.
+    #[inline]
+    pub(super) fn just_passes(&self, rule: u32) -> bool {
+        self.just_passes.get(rule as usize).copied().unwrap_or(false)
+    }
+
+    /// Whether a map may translate packets at an interface that belong to no connection.
+    pub(super) fn may_map(&self, interface: &str) -> bool {
+        self.maps.iter().any(|m| m.map.interface == interface || m.map.endpoint_independent || m.map.hairpin)
     }
 
     /// A map, by its identity.
@@ -379,6 +393,15 @@ impl Ruleset {
         };
         Some(Facts { number, serial: self.serial, ..facts })
     }
+}
+
+fn just_passes(rule: &Rule) -> bool {
+    rule.action == Action::Pass
+        && rule.state.is_none()
+        && rule.apply.is_none()
+        && rule.tag.is_none()
+        && rule.limits.is_empty()
+        && !rule.log
 }
 
 fn expression((expression, source): (String, smpnet_bpf::ExprError)) -> EngineError {

@@ -304,11 +304,7 @@ impl Space {
         let packet = asked.packet;
         let ports = packet.ports();
         let port = |port: Option<u16>| port.map_or(shape::NO_PORT as u32, u32::from);
-        let way = match asked.way {
-            Where::In => 0,
-            Where::Out => 1,
-            Where::Forward => 2,
-        };
+        let way = asked.way as u32;
         let interface = if asked.interface.0 > interfaces { 0 } else { asked.interface.0 };
         let (upper, upper_number) = match packet.upper {
             Upper::Icmp(icmp) => (&self.icmp, u16::from_be_bytes([icmp.kind, icmp.code]).into()),

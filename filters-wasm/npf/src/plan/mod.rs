@@ -53,6 +53,7 @@
 //! The addresses of interfaces as they were when it was made; a new plan is needed when [`Plan::asked_interfaces`] change.
 //! The rules of dynamic rulesets: adding one makes a new plan. Tables it asks for, and they may change.
 
+mod always;
 pub mod check;
 pub mod decide;
 mod flatten;
@@ -84,7 +85,7 @@ use self::{
 };
 use crate::{
     config::{Config, Family, Rule},
-    evaluate::{Dynamic, Interfaces, Programs},
+    evaluate::{Dynamic, Interfaces, Programs, Where},
 };
 use smpnet_bpf::Program;
 use std::{cmp::Reverse, collections::HashMap};
@@ -112,6 +113,8 @@ pub struct Plan {
     programs: Vec<Program>,
     asked_interfaces: Vec<String>,
     rules: u32,
+    /// Of IPv4: for each gate the rule that decides on all packets there.
+    always: Vec<u32>,
 }
 
 /// Where the parts for a family are in an [`Image`]. The module's text tells what they are.
@@ -159,6 +162,7 @@ impl Plan {
         let mut image = Image::default();
         let mut names = Names::default();
         let mut known = HashMap::new();
+        let mut always = Vec::new();
         let spaces = [Family::V4, Family::V6].map(|family| {
             let mut shaper = Shaper {
                 family,
@@ -167,7 +171,7 @@ impl Plan {
                 known: std::mem::take(&mut known),
                 uppers: HashMap::new(),
             };
-            let space = Space::new(&flat, programs, &mut shaper, &mut names, &mut image);
+            let space = Space::new(&flat, programs, &mut shaper, (&mut names, &mut always), &mut image);
             known = shaper.known;
             space
         });
@@ -176,7 +180,7 @@ impl Plan {
         let mut asked_interfaces: Vec<String> = known.into_keys().collect();
         asked_interfaces.sort_unstable();
         let rules = flat.len() as u32;
-        Plan { image, spaces, interfaces: names_of_interfaces, tags, programs, asked_interfaces, rules }
+        Plan { image, spaces, interfaces: names_of_interfaces, tags, programs, asked_interfaces, rules, always }
     }
 
     /// The number of an interface.
@@ -190,6 +194,15 @@ impl Plan {
         let Some(name) = name else { return TagNumber::default() };
         let at = self.tags.binary_search_by(|(tag, _)| tag.as_str().cmp(name));
         at.ok().and_then(|n| self.tags.get(n)).map_or(TagNumber::OTHER, |(_, number)| TagNumber(*number))
+    }
+
+    /// The rule that decides on all packets of IPv4 that cross an interface this way, whatever they are: None if it is theirs to
+    /// say.
+    pub fn always(&self, interface: InterfaceNumber, way: Where) -> Option<RuleIndex> {
+        let interfaces = self.interfaces.len() as u32;
+        let interface = if interface.0 > interfaces { 0 } else { interface.0 };
+        let rule = *self.always.get(shape::gate_number(way as u32, interface, interfaces) as usize)?;
+        Some(RuleIndex(rule)).filter(|r| r.0 != decide::NONE)
     }
 
     /// How many rules there are: as many as [`rules`] tells.
@@ -238,7 +251,7 @@ impl Space {
         flat: &[Flat<'_>],
         programs: &Programs,
         shaper: &mut Shaper<'_>,
-        names: &mut Names,
+        (names, always): (&mut Names, &mut Vec<u32>),
         image: &mut Image,
     ) -> Space {
         let mut checks = Checks::new(shaper.family);
@@ -252,6 +265,11 @@ impl Space {
             return Space::default();
         }
         let top = shape::top_of(shaper.family);
+        let interfaces = shaper.interfaces.len() as u32;
+        let last_gate = shape::gate_number(2, interfaces, interfaces);
+        if shaper.family == Family::V4 {
+            *always = always::always(&placed, last_gate + 1, top);
+        }
         placed.sort_by_cached_key(|(rule, flat, shape)| {
             let likeness = (flat.rule.limits.is_empty()).then(|| likeness(shape, top));
             // Of rules that are alike, those that settle what the others say are looked at first.
@@ -286,7 +304,6 @@ impl Space {
             let is_open = |ranges: &Ranges| ranges.iter().any(|r| r.0 <= first && r.1 >= last);
             Map { open: placed.iter().all(|(_, _, shape)| is_open(of(shape))), ..map }
         };
-        let last_gate = shape::gate_number(2, shaper.interfaces.len() as u32, shaper.interfaces.len() as u32);
         let mut space = Space {
             rules: placed.len() as u32,
             small,

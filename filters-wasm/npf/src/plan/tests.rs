@@ -18,7 +18,7 @@ use std::{cell::RefCell, ptr};
 /// Random settings, each with packets. Returns how many decisions were compared, and how many found a rule.
 fn compare(seeds: std::ops::Range<u64>, packets: usize) -> (usize, usize) {
     let programs = random::programs();
-    let (mut cases, mut decided) = (0, 0);
+    let (mut cases, mut decided, mut always) = (0, 0, 0);
     for seed in seeds {
         let mut dice = Dice::new(seed);
         let setting = Setting::random(&mut dice);
@@ -43,6 +43,10 @@ fn compare(seeds: std::ops::Range<u64>, packets: usize) -> (usize, usize) {
             let within = |rule: &Rule| theirs.within(rule);
             let right = Evaluator::new(programs, &tables, interfaces, dynamic, &within).decide(config, &asked);
             let mine = plan.decide(&asked, &tables, &|rule| ours.within(rules[rule.0 as usize]));
+            if let Some(rule) = plan.always(plan.interface(interface), way).filter(|_| packet.family == Family::V4) {
+                assert_eq!(Some(rule), mine, "seed {seed}, packet {n}: {interface} {way:?} {packet:?}\n{config:#?}");
+                always += 1;
+            }
             let mine = mine.map(|rule| rules[rule.0 as usize]);
             let same = match (right, mine) {
                 (Some(a), Some(b)) => ptr::eq(a, b),
@@ -62,6 +66,7 @@ fn compare(seeds: std::ops::Range<u64>, packets: usize) -> (usize, usize) {
             decided += usize::from(right.is_some());
         }
     }
+    assert!(always * 50 > cases, "{always} of {cases} packets were where the same rule always decides");
     (cases, decided)
 }
 

@@ -210,10 +210,6 @@ impl Hook {
         self.adopt(cx.cpu, slot, cx.section, now);
         let Some(interface) = self.stack.name_of(cx.section, cx.ifindex) else { return };
         let whole = slot.engine.ruleset().is_some_and(|r| r.looks_beyond_headers());
-        let way = |c: &Cell| match cx.dir {
-            Dir::In => Where::In,
-            Dir::Out => self.way_out(cx, *c),
-        };
         let watchers = self.watched.load(Ordering::Relaxed).then(|| self.watchers.read(cx.section));
         if let Some(watchers) = watchers {
             for (number, cell) in cells.iter().enumerate() {
@@ -222,14 +218,20 @@ impl Hook {
             }
         }
         // Mostly all packets go the same way.
+        let (pool, out) = (cx.pool.locate(), cx.dir == Dir::Out);
+        let is_local = |c: &Cell| pool.packet(*c).hdr().flags & pkt_flags::LOCAL != 0;
         let mut first = 0;
-        for cells in cells.chunk_by(|a, b| way(a) == way(b)) {
-            let verdicts = &mut verdicts[first..first + cells.len()];
-            let place = Place { interface, way: way(&cells[0]), now };
+        while let Some(way) = cells.get(first).map(|c| if out { way_out(is_local(c)) } else { Where::In }) {
+            let rest = &cells[first..];
+            let differs = |c: &Cell| way_out(is_local(c)) != way;
+            let n = if out { rest.iter().position(differs).unwrap_or(rest.len()) } else { rest.len() };
+            let cells = &rest[..n];
+            let verdicts = &mut verdicts[first..first + n];
+            let place = Place { interface, way, now };
             let work = &mut slot.work;
             let at = At { interface, way: place.way, worker: cx.cpu.index() };
             let watchers = watchers.map(|w| (w, at));
-            let (pool, turns, routes) = (cx.pool, false, &slot.routes[..]);
+            let (turns, routes) = (false, &slot.routes[..]);
             let leaves_by = if cx.dir == Dir::Out { cx.ifindex } else { 0 };
             let current = None;
             let mut burst =
@@ -271,7 +273,7 @@ impl Hook {
         for first in inward.iter().copied() {
             let (cells, verdicts) = (&cells[first..=first], &mut verdicts[first..=first]);
             let place = Place { interface, way: Where::Forward, now };
-            let (pool, turns, work) = (cx.pool, true, &mut slot.work);
+            let (pool, turns, work) = (cx.pool.locate(), true, &mut slot.work);
             let (routes, leaves_by) = (&[][..], 0);
             let mut burst = Cells {
                 pool,
@@ -313,10 +315,6 @@ impl Hook {
             self.watched.store(!new.is_empty(), Ordering::Relaxed);
             (new, ())
         });
-    }
-
-    fn way_out(&self, cx: &HookCx<'_>, c: Cell) -> Where {
-        if cx.pool.packet(c).hdr().flags & pkt_flags::LOCAL != 0 { Where::Out } else { Where::Forward }
     }
 
     /// Sends what senders of blocked packets are told.
@@ -390,6 +388,10 @@ impl Hook {
     }
 }
 
+fn way_out(is_local: bool) -> Where {
+    if is_local { Where::Out } else { Where::Forward }
+}
+
 pub(super) fn millis(ns: u64) -> Millis {
     Millis(ns / 1_000_000)
 }
@@ -399,22 +401,26 @@ impl PfilHook for Hook {
         "npf"
     }
 
-    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
+    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool {
         if cx.layer == Layer::Ether {
-            return;
+            return false;
         }
         self.slots.with(cx.cpu, |slot| {
             slot.work.forget_said();
+            slot.work.any_looked_at = false;
             // What npf has sent itself is nobody's business here.
-            if cx.dir == Dir::In || !cells.iter().any(|c| tag_of(&cx.pool.packet(*c)) == OWN) {
-                return self.judge(cx, slot, cells, verdicts);
+            let pool = cx.pool.locate();
+            if cx.dir == Dir::In || !cells.iter().any(|c| tag_of(&pool.packet(*c)) == OWN) {
+                self.judge(cx, slot, cells, verdicts);
+                return slot.work.any_looked_at;
             }
             for (cell, verdict) in cells.chunks(1).zip(verdicts.chunks_mut(1)) {
-                if tag_of(&cx.pool.packet(cell[0])) != OWN {
+                if tag_of(&pool.packet(cell[0])) != OWN {
                     self.judge(cx, slot, cell, verdict);
                 }
             }
-        });
+            slot.work.any_looked_at
+        })
     }
 
     fn why(&self, cx: &HookCx<'_>, cell: Cell, tell: &mut dyn FnMut(&str)) {

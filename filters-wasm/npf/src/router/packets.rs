@@ -4,9 +4,9 @@ use super::{
     hook::Said,
     watch::{self, At, Traced, Watchers},
 };
-use crate::engine::{Burst, Item, Outcome, Overload, Ruleset};
+use crate::engine::{Burst, Glance, Item, Outcome, Overload, Passed, Ruleset};
 use smpnet_abi::{BURST_MAX, Cell, pkt_flags, verdict};
-use smpnet_runtime::{Packet, Pool};
+use smpnet_runtime::{Cells as Places, Packet};
 
 const MAX: usize = BURST_MAX as usize;
 
@@ -55,6 +55,8 @@ pub(super) struct Work {
     /// To whom packets are to be handed over, by their numbers.
     pub steered: [u8; MAX],
     pub any_steered: bool,
+    /// Some were not just passed: they may have been changed.
+    pub any_looked_at: bool,
     /// Packets that leave by another interface than routes say: by the number of the ruleset's route.
     pub routed: Vec<(u16, Cell)>,
     /// Packets that come back from where they were going: to be routed again.
@@ -76,6 +78,7 @@ impl Work {
             replies: Vec::with_capacity(MAX),
             steered: [NOBODY; MAX],
             any_steered: false,
+            any_looked_at: false,
             routed: Vec::with_capacity(MAX),
             turned: Vec::with_capacity(MAX),
             inward: Vec::with_capacity(MAX),
@@ -94,7 +97,7 @@ impl Work {
 
 /// Packets of a burst that go the same way.
 pub(super) struct Cells<'a> {
-    pub pool: &'a Pool,
+    pub pool: Places<'a>,
     pub cells: &'a [Cell],
     pub verdicts: &'a mut [u32],
     /// The number of the first in the whole burst.
@@ -147,6 +150,29 @@ impl Burst for Cells<'_> {
         Item { bytes, len, tag, checksum_is_open, was_steered }
     }
 
+    #[inline(always)]
+    fn glance<R>(&mut self, i: usize, look: impl FnOnce(Glance<'_>) -> R) -> Option<R> {
+        // Who watches is shown all of it.
+        if self.watchers.is_some() {
+            return None;
+        }
+        let packet = self.pool.packet(self.cells[i]);
+        let header = packet.hdr();
+        let was_steered = header.scratch[1] == HANDED_OVER ^ u64::from(packet.cell());
+        let (len, tag) = (packet.len() as usize, tag_of(&packet));
+        (!was_steered).then(|| look(Glance { bytes: packet.data(), len, tag }))
+    }
+
+    #[inline(always)]
+    fn passed(&mut self, i: usize, passed: Passed<'_>, _: &Ruleset) {
+        let mut packet = self.pool.packet(self.cells[i]);
+        // It is as it was, and what a device knows of it is still true.
+        if tag_of(&packet) != passed.tag {
+            put_tag(&mut packet, passed.tag);
+        }
+        self.verdicts[i] = verdict::PASS;
+    }
+
     fn done(&mut self, i: usize, outcome: Outcome, ruleset: &Ruleset) {
         let cell = self.cells[i];
         let mut packet = self.pool.packet(cell);
@@ -158,6 +184,7 @@ impl Burst for Cells<'_> {
             self.work.gathered.0 = usize::MAX;
         }
         packet.hdr_mut().scratch[1] = 0;
+        self.work.any_looked_at = true;
         if let Some((watchers, at)) = self.watchers {
             watch::after(watchers, self.work, self.first + i, &packet, &outcome, ruleset, at);
         }

@@ -3,6 +3,8 @@
 //! It is made once, for all the keys that there may ever be, and at most half full, so nothing is ever moved to a larger
 //! one. What it holds is the hash of a key and where the key is; the caller compares the key itself.
 
+use smpnet_runtime::prefetch;
+
 /// Connection and way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hit {
@@ -45,6 +47,12 @@ impl Index {
     #[inline]
     pub fn peek(&self, hash: u32) -> u64 {
         self.cells[hash as usize & self.mask]
+    }
+
+    /// Has that cell fetched, for a look at it some time later.
+    #[inline]
+    pub fn prefetch(&self, hash: u32) {
+        prefetch(&raw const self.cells[hash as usize & self.mask]);
     }
 
     pub fn insert(&mut self, hash: u32, slot: u32, forward: bool) {

@@ -48,17 +48,80 @@ impl Binding {
 
 /// The key of a connection, for the packets of one way.
 ///
-/// Forty bytes, so that it and what a packet changes take two cache lines of a connection.
+/// Forty bytes, so that it and what a packet changes take two cache lines of a connection; five words, so that two of them are
+/// compared at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     src: [u64; 2],
     dst: [u64; 2],
-    ids: [u16; 2],
-    /// The interface's number plus one; 0 for none.
-    interface: u16,
-    proto: u8,
-    /// Of the constants below.
-    bits: u8,
+    rest: Rest,
+}
+
+/// What a key has besides addresses, from above: the ports or identifiers, the interface's number plus one (0 for none), the
+/// protocol, and bits of the constants below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Rest(u64);
+
+impl Rest {
+    fn new(ids: [u16; 2], proto: u8, bits: u8) -> Rest {
+        Rest(u64::from(ids[0]) << 48 | u64::from(ids[1]) << 32 | u64::from(proto) << 8 | u64::from(bits))
+    }
+
+    #[inline]
+    fn ids(self) -> [u16; 2] {
+        [(self.0 >> 48) as u16, (self.0 >> 32) as u16]
+    }
+
+    #[inline]
+    fn with_ids(self, ids: [u16; 2]) -> Rest {
+        Rest(self.0 & 0xffff_ffff | u64::from(ids[0]) << 48 | u64::from(ids[1]) << 32)
+    }
+
+    #[inline]
+    fn interface(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    #[inline]
+    fn proto(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    #[inline]
+    fn bits(self) -> u8 {
+        self.0 as u8
+    }
+
+    #[inline]
+    fn with_bits(self, bits: u8) -> Rest {
+        Rest(self.0 & !0xff | u64::from(bits))
+    }
+
+    /// Bound to a crossing.
+    #[inline]
+    fn bound(self, at: Crossing, binding: Binding) -> Rest {
+        let interface = at.interface.filter(|_| binding.interface).map_or(0, |i| i.saturating_add(1));
+        let direction = match (binding.direction, at.direction) {
+            (false, _) => 0,
+            (true, Direction::In) => BOUND,
+            (true, Direction::Out) => BOUND | OUT,
+        };
+        Rest(self.0 & !(0xffff << 16) | u64::from(interface) << 16).with_bits(self.bits() & !(BOUND | OUT) | direction)
+    }
+
+    /// That of the packets that come back.
+    #[inline]
+    fn reverse(self) -> Rest {
+        let mut bits = self.bits();
+        if bits & BOUND != 0 {
+            bits ^= OUT;
+        }
+        if matches!(self.proto(), proto::ICMP | proto::ICMPV6) {
+            bits ^= ANSWER;
+        }
+        let [from, to] = self.ids();
+        self.with_ids([to, from]).with_bits(bits)
+    }
 }
 
 const V6: u8 = 1;
@@ -102,7 +165,7 @@ impl Key {
         };
         let mut key = Key::new(packet.family, packet.proto, (packet.src, ids[0]), (packet.dst, ids[1]));
         if answer {
-            key.bits |= ANSWER;
+            key.rest = key.rest.with_bits(key.rest.bits() | ANSWER);
         }
         Some(key)
     }
@@ -110,60 +173,47 @@ impl Key {
     /// The key of packets of a protocol from an address and id to another, bound to nothing.
     pub fn new(family: Family, proto: u8, (src, src_id): (u128, u16), (dst, dst_id): (u128, u16)) -> Key {
         let bits = if family == Family::V6 { V6 } else { 0 };
-        Key { src: halves(src), dst: halves(dst), ids: [src_id, dst_id], interface: 0, proto, bits }
+        Key { src: halves(src), dst: halves(dst), rest: Rest::new([src_id, dst_id], proto, bits) }
     }
 
     /// The same, seen at a crossing.
     pub fn bound(self, at: Crossing, binding: Binding) -> Key {
-        let interface = at.interface.filter(|_| binding.interface).map_or(0, |i| i.saturating_add(1));
-        let direction = match (binding.direction, at.direction) {
-            (false, _) => 0,
-            (true, Direction::In) => BOUND,
-            (true, Direction::Out) => BOUND | OUT,
-        };
-        Key { interface, bits: self.bits & !(BOUND | OUT) | direction, ..self }
+        Key { rest: self.rest.bound(at, binding), ..self }
     }
 
     /// The key of the packets that come back.
     pub fn reverse(self) -> Key {
-        let mut bits = self.bits;
-        if bits & BOUND != 0 {
-            bits ^= OUT;
-        }
-        if matches!(self.proto, proto::ICMP | proto::ICMPV6) {
-            bits ^= ANSWER;
-        }
-        Key { src: self.dst, dst: self.src, ids: [self.ids[1], self.ids[0]], bits, ..self }
+        Key { src: self.dst, dst: self.src, rest: self.rest.reverse() }
     }
 
     /// With another source. Where the protocol has no ports the id is left; an ICMP query has one id, not two.
     pub fn with_source(self, address: u128, id: u16) -> Key {
-        Key { src: halves(address), ids: self.other_id(0, id), ..self }
+        Key { src: halves(address), rest: self.other_id(0, id), ..self }
     }
 
     /// With another destination.
     pub fn with_destination(self, address: u128, id: u16) -> Key {
-        Key { dst: halves(address), ids: self.other_id(1, id), ..self }
+        Key { dst: halves(address), rest: self.other_id(1, id), ..self }
     }
 
     /// With the addresses of this one, of GRE.
     pub(crate) fn of_gre(self) -> Key {
-        Key { proto: proto::GRE, ids: [0; 2], ..self }
+        Key { rest: Rest(self.rest.0 & 0xffff_00ff | u64::from(proto::GRE) << 8), ..self }
     }
 
     /// That of packets of a PPTP call, which carry the id that the receiver has given to it.
     pub(crate) fn to_call(self, id: u16) -> Key {
-        Key { ids: [0, id], ..self }
+        Key { rest: self.rest.with_ids([0, id]), ..self }
     }
 
-    fn other_id(self, side: usize, id: u16) -> [u16; 2] {
-        let mut ids = self.ids;
-        match self.proto {
+    fn other_id(self, side: usize, id: u16) -> Rest {
+        let mut ids = self.rest.ids();
+        match self.rest.proto() {
             proto::TCP | proto::UDP | proto::SCTP => ids[side] = id,
             proto::ICMP | proto::ICMPV6 => ids = [id; 2],
             _ => {}
         }
-        ids
+        self.rest.with_ids(ids)
     }
 
     /// Where its packets come from; IPv4 as in [`Packet`].
@@ -178,37 +228,37 @@ impl Key {
 
     /// Where its packets come from, with the port.
     pub fn source_end(&self) -> (u128, u16) {
-        (self.source(), self.ids[0])
+        (self.source(), self.rest.ids()[0])
     }
 
     /// Where they go, with the port.
     pub fn destination_end(&self) -> (u128, u16) {
-        (self.destination(), self.ids[1])
+        (self.destination(), self.rest.ids()[1])
     }
 
     /// Ports of source and destination, or twice the ICMP query's identifier.
     pub fn ids(&self) -> (u16, u16) {
-        (self.ids[0], self.ids[1])
+        self.rest.ids().into()
     }
 
     /// The protocol.
     pub fn proto(&self) -> u8 {
-        self.proto
+        self.rest.proto()
     }
 
     /// IPv4 or IPv6.
     pub fn family(&self) -> Family {
-        if self.bits & V6 == 0 { Family::V4 } else { Family::V6 }
+        if self.rest.bits() & V6 == 0 { Family::V4 } else { Family::V6 }
     }
 
     /// The interface that it is bound to.
     pub fn interface(&self) -> Option<u16> {
-        self.interface.checked_sub(1)
+        self.rest.interface().checked_sub(1)
     }
 
     /// The direction that it is bound to.
     pub fn direction(&self) -> Option<Direction> {
-        match self.bits & (BOUND | OUT) {
+        match self.rest.bits() & (BOUND | OUT) {
             BOUND => Some(Direction::In),
             0 => None,
             _ => Some(Direction::Out),
@@ -217,26 +267,124 @@ impl Key {
 
     /// Its packets answer ICMP queries.
     pub fn is_answer(&self) -> bool {
-        self.bits & ANSWER != 0
+        self.rest.bits() & ANSWER != 0
+    }
+}
+
+/// A crossing as keys have it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bound(u64);
+
+/// What of a [`Rest`] is of a crossing.
+const BINDING: u64 = 0xffff << 16 | (BOUND | OUT) as u64;
+
+impl Bound {
+    /// That of nothing.
+    pub const NOTHING: Bound = Bound(0);
+
+    /// That of a crossing.
+    pub fn new(at: Crossing, binding: Binding) -> Bound {
+        Bound(Rest(0).bound(at, binding).0)
+    }
+}
+
+/// The key of a packet of IPv4 that has ports, without what is the same in all of those.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShortKey {
+    src: u64,
+    dst: u64,
+    rest: Rest,
+}
+
+impl ShortKey {
+    /// The key of packets of a protocol from an address to another, bound to nothing. `ports`: the source's in the upper half.
+    #[inline]
+    pub fn new(proto: u8, src: u32, dst: u32, ports: u32) -> ShortKey {
+        let low = |address| v4(address) as u64;
+        ShortKey { src: low(src), dst: low(dst), rest: Rest(u64::from(ports) << 32 | u64::from(proto) << 8) }
     }
 
-    /// A hash that an outsider who does not know `seed` cannot steer: folded 64x64 multiplications (the core of wyhash).
-    pub(super) fn hash(&self, seed: u64) -> u32 {
-        fn fold(a: u64, b: u64) -> u64 {
-            let product = u128::from(a) * u128::from(b);
-            product as u64 ^ (product >> 64) as u64
-        }
-        let [s, d] = [self.src, self.dst];
-        let rest = u64::from(self.ids[0]) << 48
-            | u64::from(self.ids[1]) << 32
-            | u64::from(self.interface) << 16
-            | u64::from(self.proto) << 8
-            | u64::from(self.bits);
+    /// The ports of source and destination.
+    #[inline]
+    pub fn ports(&self) -> (u16, u16) {
+        self.rest.ids().into()
+    }
+
+    /// Source and destination: the lower halves of what a [`Packet`] holds.
+    #[inline]
+    pub fn addresses(&self) -> [u64; 2] {
+        [self.src, self.dst]
+    }
+
+    /// The same, bound.
+    #[inline]
+    pub fn bound(self, Bound(bits): Bound) -> ShortKey {
+        ShortKey { rest: Rest(self.rest.0 & !BINDING | bits), ..self }
+    }
+
+    /// [`Key::reverse`]
+    #[inline]
+    pub fn reverse(self) -> ShortKey {
+        ShortKey { src: self.dst, dst: self.src, rest: self.rest.reverse() }
+    }
+
+    /// Whether it is that key. One of IPv4, and its bits say so, has nothing in the upper halves.
+    #[inline]
+    pub fn is(&self, key: &Key) -> bool {
+        self.src == key.src[1] && self.dst == key.dst[1] && self.rest == key.rest
+    }
+
+    /// The whole key.
+    #[inline]
+    pub fn whole(&self) -> Key {
+        Key { src: [0, self.src], dst: [0, self.dst], rest: self.rest }
+    }
+}
+
+/// Hashes keys so that an outsider who does not know the seed cannot steer them: folded 64x64 multiplications (the core of
+/// wyhash).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hasher {
+    seed: u64,
+    turned: u64,
+    /// What the upper halves of IPv4 addresses come to.
+    v4: u64,
+}
+
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
+}
+
+impl Hasher {
+    pub fn new(seed: u64) -> Hasher {
         let turned = seed.rotate_left(32);
-        let a = fold(s[0] ^ seed, d[0] ^ turned ^ 0xa076_1d64_78bd_642f);
-        let b = fold(s[1] ^ turned, d[1] ^ seed ^ 0xe703_7ed1_a0b4_28db);
-        let h = fold(a ^ rest ^ 0x8ebc_6af0_9c88_c6e3, b ^ seed ^ 0x5896_36e4_4a1d_7e35);
+        let mut hasher = Hasher { seed, turned, v4: 0 };
+        hasher.v4 = hasher.upper(0, 0);
+        hasher
+    }
+
+    #[inline]
+    fn upper(&self, src: u64, dst: u64) -> u64 {
+        fold(src ^ self.seed, dst ^ self.turned ^ 0xa076_1d64_78bd_642f)
+    }
+
+    #[inline]
+    fn whole(&self, upper: u64, src: u64, dst: u64, rest: Rest) -> u32 {
+        let lower = fold(src ^ self.turned, dst ^ self.seed ^ 0xe703_7ed1_a0b4_28db);
+        let h = fold(upper ^ rest.0 ^ 0x8ebc_6af0_9c88_c6e3, lower ^ self.seed ^ 0x5896_36e4_4a1d_7e35);
         h as u32 ^ (h >> 32) as u32
+    }
+
+    #[inline]
+    pub fn hash(&self, key: &Key) -> u32 {
+        self.whole(self.upper(key.src[0], key.dst[0]), key.src[1], key.dst[1], key.rest)
+    }
+
+    /// The hash of the whole key.
+    #[inline]
+    pub fn hash_short(&self, key: &ShortKey) -> u32 {
+        self.whole(self.v4, key.src, key.dst, key.rest)
     }
 }
 
@@ -274,7 +422,7 @@ pub fn read_quoted(bytes: &[u8]) -> Option<Quoted> {
     match number {
         proto::TCP | proto::UDP | proto::SCTP => {
             let body = body?;
-            key.ids = [be16(body, 0), be16(body, 2)];
+            key.rest = key.rest.with_ids([be16(body, 0), be16(body, 2)]);
             seq = (number == proto::TCP).then(|| be32(body, 4));
         }
         proto::ICMP | proto::ICMPV6 => {
@@ -285,8 +433,8 @@ pub fn read_quoted(bytes: &[u8]) -> Option<Quoted> {
                 _ => return None,
             };
             match class {
-                IcmpClass::Request(id) => key.ids = [id; 2],
-                IcmpClass::Reply(id) => (key.ids, key.bits) = ([id; 2], key.bits | ANSWER),
+                IcmpClass::Request(id) => key.rest = key.rest.with_ids([id; 2]),
+                IcmpClass::Reply(id) => key.rest = key.rest.with_ids([id; 2]).with_bits(key.rest.bits() | ANSWER),
                 // No error is about an error (RFC 1122 3.2.2, RFC 4443 2.4).
                 _ => return None,
             }

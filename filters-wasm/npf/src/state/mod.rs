@@ -22,7 +22,9 @@ mod wheel;
 
 pub use generic::Generic;
 pub use key::{Binding, Crossing, Direction, INTERFACES_MAX, Key, Quoted, read_quoted};
+pub(crate) use key::{Bound, ShortKey};
 pub use record::{ConnectionRecord, Names, NatRecord, RecordError};
+pub(crate) use table::Quick;
 pub use table::{CAPACITY_MAX, ConnId, Connections, Counters, Gone, Inspect, Limits, Refused};
 pub use tcp::{Phase, TcpFault, TcpRules, TcpState, TcpVerdict, window_scale};
 
@@ -51,7 +53,7 @@ impl Millis {
 /// A connection.
 ///
 /// What a packet of an established connection reads and writes lies in its first 128 bytes, two cache lines that are
-/// neighbours; what the rules and the translation said when it began lies behind them.
+/// neighbours, and what was decided when it began in the third.
 #[derive(Clone, Debug)]
 #[repr(C, align(128))]
 pub struct Connection {
@@ -61,12 +63,19 @@ pub struct Connection {
     state: State,
     /// Of the table: odd as long as the connection is in it.
     generation: u32,
-    created: Millis,
-    backward: Key,
     mark: Option<NatMark>,
     /// What was decided when it began. The engine's to change.
     pub facts: Facts,
+    backward: Key,
+    created: Millis,
 }
+
+/// Of a connection, what packets on the straight way look at.
+const LOOKED_AT: usize = 192;
+
+const _: () = assert!(
+    std::mem::offset_of!(Connection, generation) == 124 && std::mem::offset_of!(Connection, backward) == LOOKED_AT
+);
 
 /// What was decided when a connection began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -288,11 +297,6 @@ impl Connection {
             NatKind::Destination => (self.forward.destination_end(), self.backward.source_end()),
         };
         Some(Nat { map, kind, original, translated, port_taken, interface, hold })
-    }
-
-    /// One of its keys is bound to no interface.
-    fn is_floating(&self) -> bool {
-        self.forward.interface().is_none() || self.backward.interface().is_none()
     }
 
     /// It turns packets back inside, and what they are answered with.

@@ -1,9 +1,13 @@
 //! The connections of one worker.
 
+mod quick;
+
+pub(crate) use quick::Quick;
+
 use super::{
     Connection, Crossing, Facts, Key, Millis, Nat, Rules, State, TcpVerdict,
     index::{Hit, Index},
-    key::read_quoted,
+    key::{Hasher, read_quoted},
     scale_of,
     tcp::Phase,
     wheel::{Links, Wheel},
@@ -133,7 +137,7 @@ pub type Gone<'a> = &'a mut dyn FnMut(ConnId, &Connection);
 /// The connections of one worker.
 #[derive(Debug)]
 pub struct Connections {
-    seed: u64,
+    hasher: Hasher,
     limits: Limits,
     rules: Rules,
     index: Index,
@@ -142,8 +146,8 @@ pub struct Connections {
     free: Vec<u32>,
     len: usize,
     half_open: usize,
-    /// Connections that are bound to no interface.
-    floating: usize,
+    /// Keys that are bound to an interface, by its number plus one; first, those that are bound to none.
+    at_interface: Vec<u32>,
     wheel: Wheel,
     /// The incomplete ones in a single list, the oldest first.
     embryos: Links,
@@ -159,7 +163,7 @@ impl Connections {
         let capacity = limits.capacity.clamp(1, CAPACITY_MAX);
         let limits = Limits { capacity, half_open_percent: limits.half_open_percent.clamp(1, 100) };
         Connections {
-            seed,
+            hasher: Hasher::new(seed),
             limits,
             rules: Rules::new(params),
             index: Index::new(capacity),
@@ -167,7 +171,7 @@ impl Connections {
             free: Vec::with_capacity(capacity),
             len: 0,
             half_open: 0,
-            floating: 0,
+            at_interface: vec![0],
             wheel: Wheel::new(capacity, now),
             embryos: Links::new(1, capacity),
             counters: Counters::default(),
@@ -275,7 +279,7 @@ impl Connections {
         let (mut count, mut sum) = (0, 0);
         for (packet, at) in packets.take(hashes.len()) {
             if let Some(key) = Key::of(packet, at, self.rules.bound) {
-                hashes[count] = key.hash(self.seed);
+                hashes[count] = self.hasher.hash(&key);
                 sum ^= self.index.peek(hashes[count]);
                 count += 1;
             }
@@ -315,9 +319,10 @@ impl Connections {
         let slot = self.take_slot(&connection);
         let generation = self.at(slot).generation.wrapping_add(1);
         connection.generation = generation;
-        let (forward, backward) = (connection.forward.hash(self.seed), connection.backward.hash(self.seed));
+        let (forward, backward) = (self.hasher.hash(&connection.forward), self.hasher.hash(&connection.backward));
         let deadline = self.rules.deadline(&connection);
-        self.floating += usize::from(connection.is_floating());
+        self.bind(&connection.forward);
+        self.bind(&connection.backward);
         *self.at_mut(slot) = connection;
         self.index.insert(forward, slot, true);
         self.index.insert(backward, slot, false);
@@ -343,10 +348,10 @@ impl Connections {
             self.counters.duplicate += 1;
             return Err(Refused::Duplicate);
         }
-        self.floating -= usize::from(self.at(id.slot).is_floating());
-        self.floating += usize::from(changed.is_floating());
-        self.index.remove(before.hash(self.seed), id.slot, false);
-        self.index.insert(changed.backward.hash(self.seed), id.slot, false);
+        self.unbind(&before);
+        self.bind(&changed.backward);
+        self.index.remove(self.hasher.hash(&before), id.slot, false);
+        self.index.insert(self.hasher.hash(&changed.backward), id.slot, false);
         *self.at_mut(id.slot) = changed;
         Ok(())
     }
@@ -520,8 +525,9 @@ impl Connections {
     fn end(&mut self, slot: u32, gone: Gone<'_>) {
         let connection = self.at(slot);
         gone(ConnId { slot, generation: connection.generation }, connection);
-        let (forward, backward) = (connection.forward.hash(self.seed), connection.backward.hash(self.seed));
-        self.floating -= usize::from(connection.is_floating());
+        let (forward, backward) = (self.hasher.hash(&connection.forward), self.hasher.hash(&connection.backward));
+        let keys = [connection.forward, connection.backward];
+        keys.iter().for_each(|key| self.unbind(key));
         self.index.remove(forward, slot, true);
         self.index.remove(backward, slot, false);
         self.wheel.remove(slot);
@@ -534,11 +540,31 @@ impl Connections {
         self.len -= 1;
     }
 
+    /// Keys that are bound to no interface.
+    fn floating(&self) -> u32 {
+        self.at_interface.first().copied().unwrap_or(0)
+    }
+
+    fn bind(&mut self, key: &Key) {
+        let at = key.interface().map_or(0, |i| usize::from(i) + 1);
+        if at >= self.at_interface.len() {
+            self.at_interface.resize(at + 1, 0);
+        }
+        self.at_interface[at] += 1;
+    }
+
+    fn unbind(&mut self, key: &Key) {
+        let at = key.interface().map_or(0, |i| usize::from(i) + 1);
+        if let Some(n) = self.at_interface.get_mut(at) {
+            *n -= 1;
+        }
+    }
+
     /// The slot of a key as it is bound, or bound to no interface.
     #[inline]
     fn find(&self, key: &Key, at: Crossing) -> Option<Hit> {
         let hit = self.find_exact(key);
-        if hit.is_some() || self.floating == 0 || self.rules.bound == self.rules.floating {
+        if hit.is_some() || self.floating() == 0 || self.rules.bound == self.rules.floating {
             return hit;
         }
         self.find_exact(&key.bound(at, self.rules.floating))
@@ -546,7 +572,7 @@ impl Connections {
 
     #[inline]
     fn find_exact(&self, key: &Key) -> Option<Hit> {
-        self.index.find(key.hash(self.seed), |hit| self.at(hit.slot).key(hit.forward) == key)
+        self.index.find(self.hasher.hash(key), |hit| self.at(hit.slot).key(hit.forward) == key)
     }
 
     /// A slot that is not in use. `filler` is what stands in a new one.

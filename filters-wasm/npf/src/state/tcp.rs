@@ -312,6 +312,22 @@ impl TcpState {
         verdict.map_or_else(TcpVerdict::Invalid, |()| TcpVerdict::Pass)
     }
 
+    /// As [`TcpState::inspect`] for what most segments are: with ACK and without SYN, FIN and RST, of an established connection.
+    /// False: it is to be judged there; nothing has changed.
+    #[inline]
+    pub fn pass_in_midst(&mut self, forward: bool, tcp: &Tcp, rules: &TcpRules) -> bool {
+        let end = end_of(tcp);
+        let passes = self.phase == Phase::Established
+            && self.sides[0].flags & self.sides[1].flags & KNOWN != 0
+            && tcp.flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST | tcp_flag::ACK) == tcp_flag::ACK
+            && self.check_sequence(forward, tcp.seq, end).is_ok()
+            && self.check_acknowledgement(forward, tcp.ack, rules).is_ok();
+        if passes {
+            self.learn(forward, tcp, end);
+        }
+        passes
+    }
+
     /// Whether an ICMP error can be about a segment that went forward, or backward, with this sequence number
     /// (RFC 5927 4.1): one that is on its way.
     pub fn is_on_its_way(&self, forward: bool, seq: u32) -> bool {
@@ -415,10 +431,7 @@ impl TcpState {
             self.check_sequence(forward, tcp.seq, end)?;
         }
         if ack && peer.is(KNOWN) {
-            let (late, most) = (i64::from(ahead(peer.end, tcp.ack)), i64::from(rules.max_ack_win));
-            if late < -most || late > most << sender.scale {
-                return Err(TcpFault::Acknowledgement);
-            }
+            self.check_acknowledgement(forward, tcp.ack, rules)?;
         }
         if fresh {
             self.begin(forward, tcp, scale);
@@ -434,6 +447,16 @@ impl TcpState {
         let first = sender.end.wrapping_sub(peer.max_win);
         if ahead(end, sender.max_end) > 0 || ahead(seq, first) < 0 {
             return Err(TcpFault::Sequence);
+        }
+        Ok(())
+    }
+
+    /// What acknowledges what was sent, and not too long ago.
+    fn check_acknowledgement(&self, forward: bool, ack: u32, rules: &TcpRules) -> Result<(), TcpFault> {
+        let (sender, peer) = (&self.sides[usize::from(forward)], &self.sides[usize::from(!forward)]);
+        let (late, most) = (i64::from(ahead(peer.end, ack)), i64::from(rules.max_ack_win));
+        if late < -most || late > most << sender.scale {
+            return Err(TcpFault::Acknowledgement);
         }
         Ok(())
     }

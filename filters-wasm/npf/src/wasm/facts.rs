@@ -2,7 +2,6 @@
 
 use crate::{
     config::Family,
-    evaluate::Where,
     packet::Upper,
     plan::{Numbered, UPPER_ICMP, UPPER_TCP},
 };
@@ -85,11 +84,7 @@ impl Facts {
             interface: asked.interface.0,
             tag: asked.tag.0,
             family: packet.family as u8,
-            way: match asked.way {
-                Where::In => 0,
-                Where::Out => 1,
-                Where::Forward => 2,
-            },
+            way: asked.way as u8,
             proto: packet.proto,
             reserved: [0; 9],
         }
@@ -117,6 +112,7 @@ impl Facts {
 mod tests {
     use super::*;
     use crate::{
+        evaluate::Where,
         packet::Packet,
         plan::{InterfaceNumber, TagNumber},
         testing::{icmp, ip, tcp},

@@ -58,7 +58,7 @@ impl PfilHook for ByLastByte {
         "last"
     }
 
-    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) {
+    fn filter(&self, cx: &HookCx<'_>, cells: &[Cell], verdicts: &mut [u32]) -> bool {
         for (c, v) in cells.iter().zip(verdicts) {
             let mut p = cx.pool.packet(*c);
             *v = match p.data().last() {
@@ -72,6 +72,7 @@ impl PfilHook for ByLastByte {
                 _ => verdict::PASS,
             };
         }
+        true
     }
 }
 
