@@ -35,8 +35,8 @@ pub(crate) enum Read {
     Plain(Plain),
     /// It is something else.
     Other {
-        /// Of TCP.
-        tcp: bool,
+        /// It may have a key as plain packets have.
+        has_ports: bool,
     },
 }
 
@@ -44,10 +44,10 @@ impl Plain {
     /// Reads a packet of `whole` bytes of which the first are here.
     #[inline(always)]
     pub fn read(bytes: &[u8], whole: usize) -> Read {
-        let Some(head) = bytes.first_chunk::<28>() else { return Read::Other { tcp: false } };
+        let Some(head) = bytes.first_chunk::<28>() else { return Read::Other { has_ports: false } };
         let (len, proto) = (be16(head, 2), head[9]);
         let size = usize::from(len);
-        let other = Read::Other { tcp: proto == proto::TCP };
+        let other = Read::Other { has_ports: matches!(proto, proto::TCP | proto::UDP) };
         if head[0] != 0x45 || be16(head, 6) & FRAGMENT != 0 || size < head.len() || size > whole {
             return other;
         }

@@ -3,8 +3,8 @@
 //!
 //! It is taken by whole bursts, step by step, so that the memory of all packets is fetched at the same time. Whatever is not
 //! plain in some way is left as it is for the general way, which decides and counts as if this one did not exist. Packets
-//! of a burst may so be judged out of order; where that could be told, in TCP behind what moves a connection or does not
-//! fit it, they are left to the general way as well.
+//! of a burst may so be judged out of order; where that could be told, they are left to it as well: behind a packet that may
+//! begin or move a connection, what is of the same protocol.
 
 use super::{BURST, Burst, Engine, Module, Ruleset, Seat, WARM_FROM};
 use crate::{
@@ -178,12 +178,12 @@ impl Engine {
     #[inline]
     fn glance<B: Burst>(&self, seen: &mut Vec<Seen>, burst: &mut B, chunk: Range<usize>, bound: Bound) {
         seen.clear();
-        let mut moves = false;
+        let mut held = [false; 2];
         for (number, place) in chunk.zip(0..) {
             let read = burst.glance(number, |g| (Plain::read(g.bytes, g.len), g.tag));
             match read {
                 Some((Read::Plain(mut plain), tag)) if !plain.moves() => {
-                    if moves && plain.is_tcp() {
+                    if held[usize::from(plain.is_tcp())] {
                         continue;
                     }
                     plain.key = plain.key.bound(bound);
@@ -191,8 +191,10 @@ impl Engine {
                     self.connections.prefetch_search(hash);
                     seen.push(Seen { plain, hash, tag, place });
                 }
-                None | Some((Read::Plain(_) | Read::Other { tcp: true }, _)) => moves = true,
-                Some((Read::Other { tcp: false }, _)) => {}
+                None => held = [true; 2],
+                Some((Read::Plain(plain), _)) => held[usize::from(plain.is_tcp())] = true,
+                Some((Read::Other { has_ports: true }, _)) => held = [true; 2],
+                Some((Read::Other { has_ports: false }, _)) => {}
             }
         }
     }
@@ -207,11 +209,11 @@ impl Engine {
         floating: Option<Bound>,
         now: Millis,
     ) -> u64 {
-        let (mut done, mut run, mut moves) = (0u64, Run::new(), false);
+        let (mut done, mut run, mut held) = (0u64, Run::new(), [false; 2]);
         for packet in &work.seen {
             let Seen { ref plain, hash, tag, place } = *packet;
             let (number, at) = (first + usize::from(place), (ruleset.serial, now));
-            if moves && plain.is_tcp() {
+            if held[usize::from(plain.is_tcp())] {
                 continue;
             }
             let mut tcp = || burst.glance(number, |g| plain.tcp(g.bytes)).unwrap_or_else(|| plain.tcp(&[]));
@@ -231,7 +233,7 @@ impl Engine {
                     done |= 1 << place;
                 }
                 Quick::Unknown => work.unknown.push(*packet),
-                Quick::Ask => moves |= plain.is_tcp(),
+                Quick::Ask => held[usize::from(plain.is_tcp())] = true,
             }
         }
         run.end(&mut self.tallies);
@@ -277,6 +279,8 @@ impl Engine {
                     for (packet, rule) in unknown.iter().zip(rules) {
                         if ruleset.just_passes(*rule) {
                             pass(packet, *rule, burst);
+                        } else if ruleset.opens(*rule) {
+                            break;
                         }
                     }
                 }

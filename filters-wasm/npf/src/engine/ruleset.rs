@@ -309,6 +309,11 @@ impl Ruleset {
         self.just_passes.get(rule as usize).copied().unwrap_or(false)
     }
 
+    /// Whether a rule, by its number, may open a connection.
+    pub(super) fn opens(&self, rule: u32) -> bool {
+        self.rules.get(rule as usize).is_some_and(|r| r.state.is_some())
+    }
+
     /// Whether a map may translate packets at an interface that belong to no connection.
     pub(super) fn may_map(&self, interface: &str) -> bool {
         self.maps.iter().any(|m| m.map.interface == interface || m.map.endpoint_independent || m.map.hairpin)
