@@ -103,6 +103,11 @@ impl Engine {
                         let asked = Numbered { packet, bytes: item.bytes, interface, way, tag };
                         module.facts()[waiting.len()] = Facts::of(&asked);
                         waiting.push(Waiting { number, packet: *packet, standing });
+                        // It may open a connection in the place of another one: those behind it are to see that one.
+                        if standing == (Standing::OfNone { seen: true }) {
+                            self.decide_all(module, ruleset, burst, &waiting, seat);
+                            waiting.clear();
+                        }
                         continue;
                     }
                 },
@@ -110,6 +115,19 @@ impl Engine {
             self.settle(judged, ruleset, &mut item, seat, &mut outcome);
             burst.done(number, outcome, ruleset);
         }
+        self.decide_all(module, ruleset, burst, &waiting, seat);
+        self.waiting = waiting;
+    }
+
+    /// Decides on all that wait.
+    fn decide_all<B: Burst>(
+        &mut self,
+        module: &mut dyn RunningRuleset,
+        ruleset: &Ruleset,
+        burst: &mut B,
+        waiting: &[Waiting],
+        seat: &Seat<'_>,
+    ) {
         let began = self.connections.counters().inserted;
         // Limits count what each packet brings about, before the next one is asked for.
         let at_once = if ruleset.has_limits { 1 } else { BURST };
@@ -119,7 +137,6 @@ impl Engine {
             }
             self.decide_waiting(module, ruleset, burst, (waiting, began), seat);
         }
-        self.waiting = waiting;
     }
 
     fn decide_waiting<B: Burst>(
