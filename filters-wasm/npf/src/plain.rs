@@ -153,8 +153,10 @@ mod tests {
             cut in 0..60usize,
             behind in 0..20usize,
         ) {
-            if let Some((at, byte)) = damage {
-                if let Some(b) = bytes.get_mut(at) { *b = byte; }
+            if let Some((at, byte)) = damage
+                && let Some(b) = bytes.get_mut(at)
+            {
+                *b = byte;
             }
             let whole = bytes.len() + behind;
             bytes.resize(whole, 7);

@@ -331,8 +331,9 @@ fn a_filter_that_hangs_or_traps_gives_way_to_what_ran_before_while_traffic_flows
 
 /// Swaps the bad filter in and pokes it until it fails and the good one is back. Whether it failed for the reason named.
 fn fails_and_is_replaced(rig: &Rig, bad: &str, port: u16, words: &str) -> Result<bool> {
+    // It may fail before anybody has looked at it.
+    let bad_generation = rig.router.json(&["filter", "show", "f"])?["generation"].as_u64().map(|before| before + 1);
     rig.router.ok(&["filter", "swap", "f", "--module", bad])?;
-    let bad_generation = rig.router.json(&["filter", "show", "f"])?["generation"].as_u64();
     let deadline = Instant::now() + Duration::from_secs(10);
     let restored = loop {
         poke(&rig.net.a, port)?;
