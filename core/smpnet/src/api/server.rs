@@ -8,17 +8,20 @@ use super::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{ConnectInfo, Query, RawPathParams, rejection::BytesRejection},
+    extract::{ConnectInfo, Query, RawPathParams},
     http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, header},
     response::Response,
     routing::{MethodFilter, MethodRouter, get, on},
 };
+use http_body_util::BodyExt;
 use serde_json::Value;
 use std::{collections::HashMap, sync::Arc};
 
 /// The largest body that a request may have: a bulk of routes, or a configuration file. A million routes are about 25 MB
 /// as a text.
 const BODY_MAX: usize = 128 << 20;
+/// The largest body whose sender is still told that it is too large.
+const READ_MAX: usize = 1 << 30;
 
 /// The router of a table of endpoints, the OpenAPI document at `/openapi.json` included. Handlers run on threads for
 /// blocking work; `events` feeds the event stream.
@@ -42,7 +45,6 @@ pub fn router<S: Send + Sync + 'static>(
         .method_not_allowed_fallback(|method: Method, uri: axum::http::Uri| async move {
             failure(&ApiError { status: 405, ..ApiError::bad(format!("{} does not take {method}", uri.path())) })
         })
-        .layer(axum::extract::DefaultBodyLimit::max(BODY_MAX))
 }
 
 fn method_router<S: Send + Sync + 'static>(state: Arc<S>, e: Endpoint<S>, events: Bus) -> MethodRouter {
@@ -59,8 +61,8 @@ fn method_router<S: Send + Sync + 'static>(state: Arc<S>, e: Endpoint<S>, events
             move |path: RawPathParams,
                   Query(query): Query<HashMap<String, String>>,
                   more: Extensions,
-                  body: Result<Bytes, BytesRejection>| async move {
-                let call = match call(&path, query, &more, body) {
+                  body: Body| async move {
+                let call = match call(&path, query, &more, whole(body).await) {
                     Ok(call) => call,
                     Err(e) => return failure(&e),
                 };
@@ -82,8 +84,8 @@ fn method_router<S: Send + Sync + 'static>(state: Arc<S>, e: Endpoint<S>, events
             move |path: RawPathParams,
                   Query(query): Query<HashMap<String, String>>,
                   more: Extensions,
-                  body: Result<Bytes, BytesRejection>| async move {
-                let call = match call(&path, query, &more, body) {
+                  body: Body| async move {
+                let call = match call(&path, query, &more, whole(body).await) {
                     Ok(call) => call,
                     Err(e) => return failure(&e),
                 };
@@ -111,13 +113,28 @@ fn method_router<S: Send + Sync + 'static>(state: Arc<S>, e: Endpoint<S>, events
     }
 }
 
-/// A body that could not be taken: too large, or broken off.
-fn refused_body(e: &BytesRejection) -> ApiError {
-    if e.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        let error = format!("the request's body is larger than {} MiB; nothing was changed", BODY_MAX >> 20);
-        return ApiError { status: 413, ..ApiError::bad(error) }.hint("send it in parts".to_owned());
+/// All of a body. One that is too large is read to its end nevertheless, and forgotten: who is still sending when the
+/// connection is closed never reads the answer.
+async fn whole(mut body: Body) -> Result<Bytes, ApiError> {
+    let (mut all, mut size) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| ApiError::bad(format!("the request's body did not come: {e}")))?;
+        let data = frame.data_ref().map_or(&[][..], |d| d);
+        size += data.len();
+        if size > READ_MAX {
+            break;
+        }
+        if size > BODY_MAX {
+            all = Vec::new();
+        } else {
+            all.extend_from_slice(data);
+        }
     }
-    ApiError::bad(format!("the request's body did not come: {e}"))
+    if size > BODY_MAX {
+        let error = format!("the request's body is larger than {} MiB; nothing was changed", BODY_MAX >> 20);
+        return Err(ApiError { status: 413, ..ApiError::bad(error) }.hint("send it in parts".to_owned()));
+    }
+    Ok(all.into())
 }
 
 /// A request, taken apart.
@@ -125,9 +142,9 @@ fn call(
     path: &RawPathParams,
     query: HashMap<String, String>,
     more: &Extensions,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<Bytes, ApiError>,
 ) -> Result<Call, ApiError> {
-    let body = body.map_err(|e| refused_body(&e))?;
+    let body = body?;
     let body = if body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&body) };
     Ok(Call {
         path: path.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
