@@ -70,13 +70,14 @@ mod callout;
 mod clock;
 mod counters;
 mod cpu;
+#[cfg(not(loom))]
+mod huge;
 mod percpu;
 #[cfg(not(loom))]
 mod pfil;
 mod pktqueue;
 #[cfg(not(loom))]
 mod pool;
-#[cfg(not(loom))]
 mod prefetch;
 mod pserialize;
 mod pshash;
@@ -112,6 +113,7 @@ pub use published::{Published, PublishedRef};
 pub use {
     callout::{CalloutFunc, CalloutId, Stopped},
     clock::now_ns,
+    huge::prefer_huge_pages,
     pfil::{Dir, HookCx, HookId, Layer, PfilHead, PfilHook},
     pool::{BadPacket, Burst, Cells, Earlier, HugePages, Packet, Pool, PoolConfig, PoolError, PoolStats, Segments},
     prefetch::prefetch,

@@ -58,10 +58,7 @@ fn method_router<S: Send + Sync + 'static>(state: Arc<S>, e: Endpoint<S>, events
     match e.handler {
         Handler::Json(run) => on(
             filter,
-            move |path: RawPathParams,
-                  Query(query): Query<HashMap<String, String>>,
-                  more: Extensions,
-                  body: Body| async move {
+            move |path: RawPathParams, Query(query): Query<HashMap<String, String>>, more: Extensions, body: Body| async move {
                 let call = match call(&path, query, &more, whole(body).await) {
                     Ok(call) => call,
                     Err(e) => return failure(&e),
@@ -81,10 +78,7 @@ fn method_router<S: Send + Sync + 'static>(state: Arc<S>, e: Endpoint<S>, events
         }),
         Handler::Stream(kind, run) => on(
             filter,
-            move |path: RawPathParams,
-                  Query(query): Query<HashMap<String, String>>,
-                  more: Extensions,
-                  body: Body| async move {
+            move |path: RawPathParams, Query(query): Query<HashMap<String, String>>, more: Extensions, body: Body| async move {
                 let call = match call(&path, query, &more, whole(body).await) {
                     Ok(call) => call,
                     Err(e) => return failure(&e),

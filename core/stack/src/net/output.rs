@@ -324,16 +324,17 @@ impl<'a> Path<'a> {
         if self.s.hooks.inet_out.is_empty() && ifp.shared.hooks.inet_out.is_empty() {
             return;
         }
+        let pool = self.pool.locate();
         if ether {
             for c in burst.iter() {
-                self.packet(c).pull_front(HEADER_LEN);
+                pool.packet(c).pull_front(HEADER_LEN);
             }
         }
         self.run_hooks(ifp, Layer::Inet, Dir::Out, burst);
         if ether {
             for c in burst.iter() {
                 // The headroom that was just made by pulling.
-                let _ = self.packet(c).push_front(HEADER_LEN);
+                let _ = pool.packet(c).push_front(HEADER_LEN);
             }
         }
     }

@@ -3,7 +3,7 @@
 //! It is made once, for all the keys that there may ever be, and at most half full, so nothing is ever moved to a larger
 //! one. What it holds is the hash of a key and where the key is; the caller compares the key itself.
 
-use smpnet_runtime::prefetch;
+use smpnet_runtime::{prefer_huge_pages, prefetch};
 
 /// Connection and way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,9 @@ impl Index {
     /// For so many connections, of two keys each. The memory is touched as it is used.
     pub fn new(connections: usize) -> Index {
         let cells = (connections.max(1) * 4).next_power_of_two();
-        Index { cells: vec![0; cells], mask: cells - 1 }
+        let cells = vec![0; cells];
+        prefer_huge_pages(&cells);
+        Index { mask: cells.len() - 1, cells }
     }
 
     /// The first connection with that hash for which `is` is true.

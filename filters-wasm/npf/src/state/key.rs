@@ -322,10 +322,12 @@ impl ShortKey {
         ShortKey { rest: Rest(self.rest.0 & !BINDING | bits), ..self }
     }
 
-    /// [`Key::reverse`]
+    /// Whether [`Key::reverse`] of it is that key. Protocols with ports have no answers that are told apart.
     #[inline]
-    pub fn reverse(self) -> ShortKey {
-        ShortKey { src: self.dst, dst: self.src, rest: self.rest.reverse() }
+    pub fn is_reverse(&self, key: &Key) -> bool {
+        let (ids, turned) = (self.rest.0 >> 32, (self.rest.0 as u32) ^ ((self.rest.0 as u32 & u32::from(BOUND)) << 1));
+        let rest = u64::from((ids as u32).rotate_left(16)) << 32 | u64::from(turned);
+        self.dst == key.src[1] && self.src == key.dst[1] && rest == key.rest.0
     }
 
     /// Whether it is that key. One of IPv4, and its bits say so, has nothing in the upper halves.

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A [`Connections`] belongs to one worker: nothing in it is shared, locked or atomic. Time comes in as [`Millis`]. Packets
-//! allocate nothing but, as the table grows for the first time, one piece of memory every 4,096 connections.
+//! allocate nothing but, as the table grows for the first time, one piece of memory every 131,072 connections.
 //!
 //! The state engine of `npf_state.c`, `npf_state_tcp.c`, `npf_conn.c` in NetBSD, with its faults left out.
 

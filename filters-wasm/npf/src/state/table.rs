@@ -16,6 +16,7 @@ use crate::{
     packet::{IcmpClass, Packet, Upper},
     params::Params,
 };
+use smpnet_runtime::prefer_huge_pages;
 use std::{hint::black_box, ops::Range};
 
 /// How many connections there may be.
@@ -128,8 +129,8 @@ crate::sum_of!(Counters {
     related
 });
 
-/// Connections that lie together: 4,096 of 256 bytes.
-const CHUNK: u32 = 1 << 12;
+/// Connections that lie together, of 256 bytes: 32 MiB of which those that were used take memory.
+const CHUNK: u32 = 1 << 17;
 
 /// Who wants to know of connections that the table ends: ports have to be given back, and limits counted.
 pub type Gone<'a> = &'a mut dyn FnMut(ConnId, &Connection);
@@ -584,7 +585,8 @@ impl Connections {
         match self.chunks.last_mut() {
             Some(chunk) if chunk.len() < CHUNK as usize => chunk.push(filler.clone()),
             _ => {
-                let mut chunk = Vec::with_capacity(CHUNK as usize);
+                let mut chunk = Vec::with_capacity(self.limits.capacity.min(CHUNK as usize));
+                prefer_huge_pages(&chunk);
                 chunk.push(filler.clone());
                 self.chunks.push(chunk);
             }

@@ -71,10 +71,10 @@ impl Connections {
     ) -> Quick<'_> {
         let is = |hit: Hit| {
             let connection = self.at(hit.slot);
-            match (hit.forward, connection.mark) {
+            match (hit.forward, &connection.mark) {
                 (true, _) => key.is(&connection.forward),
                 // The other key is farther away, and says the same.
-                (false, None) => key.reverse().is(&connection.forward),
+                (false, None) => key.is_reverse(&connection.forward),
                 (false, Some(_)) => key.is(&connection.backward),
             }
         };
