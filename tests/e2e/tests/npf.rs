@@ -49,6 +49,7 @@ $wan = "right0"
 $lan = "left0"
 map $wan dynamic 10.0.1.0/24 -> 10.0.2.1
 map $wan dynamic 10.0.1.2 port 8000 <- 10.0.2.1 port 80
+map ruleset "map:guests" on $wan
 table <shut> type ipset
 procedure "plain" { normalize: "max-mss" 1400 }
 group "out" on $wan {
@@ -360,6 +361,29 @@ fn commands_print_what_npfctl_of_netbsd_prints(lab: Lab) -> Result<()> {
     check(asked.as_ref().is_ok_and(|e| *e == ErrorKind::ConnectionRefused), || format!("the rule lets in: {asked:?}"))?;
     ok(&["rule", "guests", "rem-id", &id])?;
     check(ok(&["rule", "guests", "list"])?.trim().is_empty(), || "the rule is still there".into())?;
+    let forward = "map right0 dynamic 10.0.1.2 port 8001 <- 10.0.2.1 port 81";
+    let added = ok(&["rule", "map:guests", "add", forward])?;
+    let id = added.trim().strip_prefix("OK ").ok_or_else(|| failed(&added))?.to_owned();
+    ok(&["rule", "guests", "add", "pass stateful in final proto tcp to 10.0.2.1 port 81"])?;
+    let list = ok(&["rule", "map:guests", "list"])?;
+    check(list.contains(&id) && list.contains("10.0.1.2 port 8001"), || list.clone())?;
+    let inside = rig.net.a.run(|| TcpListener::bind((TwoHosts::A, 8001)))?.map_err(failed)?;
+    let knock = || rig.net.b.run(|| TcpStream::connect_timeout(&(TwoHosts::R_RIGHT, 81).into(), PATIENCE / 5));
+    knock()?.map_err(failed)?;
+    drop(inside);
+    for refused in ["map right0 dynamic 10.0.1.2 <-", "pass all"] {
+        let said = rig.router.fails(&["npfctl", "rule", "map:guests", "add", refused])?;
+        check(said.contains("expected"), || said.clone())?;
+    }
+    ok(&["rule", "map:guests", "rem", forward])?;
+    check(ok(&["rule", "map:guests", "list"])?.trim().is_empty(), || "the map is still there".into())?;
+    check(knock()?.is_err(), || "the port is still forwarded".into())?;
+    let metrics = rig.router.client().request("GET", "/metrics", None)?.text();
+    for sample in
+        ["smpnet_npf_passed_rules_total ", "smpnet_npf_connections ", "smpnet_npf_rule_packets_total{rule=\"way out\""]
+    {
+        check(metrics.contains(sample), || format!("{sample}\n{metrics}"))?;
+    }
     let unknown = rig.router.fails(&["npfctl", "rule", "nobody", "list"])?;
     check(unknown.contains("ruleset \"nobody\" not found"), || unknown.clone())?;
 

@@ -64,7 +64,13 @@ const PACKAGES: &[Package] = &[
         why: "it reads captures, and captures through extcap",
         shows: Shows::Program("tshark"),
     },
-    Package { debian: "iperf3", why: "smpnet-bench host measures TCP with it", shows: Shows::Program("iperf3") },
+    Package {
+        debian: "iperf3",
+        why: "smpnet-bench host measures TCP with it, and npf translates it",
+        shows: Shows::Program("iperf3"),
+    },
+    Package { debian: "curl", why: "npf translates what it fetches", shows: Shows::Program("curl") },
+    Package { debian: "dnsmasq-base", why: "names are asked for through npf", shows: Shows::Program("dnsmasq") },
 ];
 
 fn has_program(name: &str) -> bool {

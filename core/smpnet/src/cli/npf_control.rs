@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A rule of a dynamic ruleset.
+/// A rule of a dynamic ruleset, or a map of one for maps.
 #[derive(Debug, Args)]
 pub struct RuleArgs {
     /// The ruleset
@@ -24,7 +24,7 @@ pub struct RuleArgs {
 
 #[derive(Debug, Subcommand)]
 enum RuleAction {
-    /// Add a rule, as npf.conf has it; prints its id
+    /// Add a rule, or a map, as npf.conf has it; prints its id
     Add {
         #[arg(required = true, num_args = 1.., allow_hyphen_values = true, value_name = "RULE")]
         rule: Vec<String>,

@@ -24,6 +24,7 @@ pub fn render(d: &Daemon) -> String {
     filter_metrics(&mut page, d);
     module_metrics(&mut page, d);
     bpf_metrics(&mut page, d);
+    npf_metrics(&mut page, d);
     runtime_metrics(&mut page, d);
     page.text
 }
@@ -215,6 +216,46 @@ fn module_metrics(page: &mut Page, d: &Daemon) {
         for (what, n) in [("hit", cache.hits), ("miss", cache.misses), ("refused", cache.refused)] {
             page.sample("smpnet_filter_code_cache_total", &[("result", what)], n);
         }
+    }
+}
+
+/// What npf counts, of all workers together, and its rules and tables. Rules without a name are told apart by their ids.
+fn npf_metrics(page: &mut Page, d: &Daemon) {
+    let Some(npf) = d.router.npf() else { return };
+    let totals = serde_json::to_value(npf.totals()).unwrap_or_default();
+    let mut counters = serde_json::Map::new();
+    for (key, value) in totals.as_object().into_iter().flatten() {
+        match value {
+            Value::Object(states) => counters.extend(states.iter().map(|(k, v)| (format!("states_{k}"), v.clone()))),
+            Value::Number(n) if matches!(key.as_str(), "connections" | "half_open" | "elsewhere") => {
+                let name = format!("smpnet_npf_{key}");
+                page.head(
+                    &name,
+                    "gauge",
+                    "Connections of npf: all, those not yet answered, those that their hash does not lead to.",
+                );
+                page.sample(&name, &[], n);
+            }
+            other => _ = counters.insert(key.clone(), other.clone()),
+        }
+    }
+    page.object("smpnet_npf", "What npf did with packets and connections.", "counter", &Value::Object(counters));
+    let (ruleset, tallies, tables) = (npf.ruleset(), npf.tallies(), npf.tables());
+    let rules: Vec<(String, &smpnet_npf::config::Rule)> =
+        ruleset.rules.iter().map(|r| (r.name.clone().unwrap_or_else(|| r.id.to_string()), r)).collect();
+    for (what, help) in [("packets", "Packets that rules decided on."), ("bytes", "Bytes of those packets.")] {
+        let name = format!("smpnet_npf_rule_{what}_total");
+        page.head(&name, "counter", help);
+        for ((rule, r), tally) in rules.iter().zip(&tallies) {
+            let n = if what == "packets" { tally.packets } else { tally.bytes };
+            let (id, line) = (r.id.to_string(), r.at.line.to_string());
+            page.sample(&name, &[("rule", rule), ("id", &id), ("line", &line)], n);
+        }
+    }
+    page.head("smpnet_npf_table_entries", "gauge", "Entries of tables.");
+    for (at, table) in ruleset.config.tables.iter().enumerate() {
+        let entries = tables.len(smpnet_npf::config::TableId(at));
+        page.sample("smpnet_npf_table_entries", &[("table", &table.name)], entries);
     }
 }
 

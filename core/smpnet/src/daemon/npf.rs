@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use smpnet_npf::{
     config::{Family, RuleId, TableEntry, TableKind},
-    language::{parse_entries, print_rule, print_shown},
+    language::{parse_entries, print_map, print_rule, print_shown},
     packet::number_of,
     router::{Listed, Npf, NpfError},
     tables::TableError,
@@ -170,7 +170,7 @@ pub fn connections(d: &Daemon, call: &Call) -> Answer {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RuleRequest {
-    /// As the language writes it.
+    /// As the language writes it; in a ruleset for maps, a map.
     rule: String,
 }
 
@@ -179,22 +179,32 @@ fn rule_id(text: &str) -> Result<RuleId, ApiError> {
     id.map(RuleId).map_err(|_| ApiError::bad(format!("\"{text}\" is no id of a rule: it is a number in hex")))
 }
 
+/// Rules, or maps: whatever the ruleset is for. So with the commands below.
 pub fn ruleset(d: &Daemon, call: &Call) -> Answer {
-    let npf = npf(d)?;
+    let (npf, name) = (npf(d)?, call.path("name"));
     let config = npf.ruleset().config.clone();
-    let rules = npf.rules_of(call.path("name"))?;
-    Ok(rules.iter().map(|r| json!({ "id": r.id.to_string(), "text": print_rule(&config, r) })).collect())
+    let line = |id: RuleId, text: String| json!({ "id": id.to_string(), "text": text });
+    if npf.is_of_maps(name) {
+        return Ok(npf.maps_of(name)?.iter().map(|m| line(m.id, print_map(&config, m))).collect());
+    }
+    Ok(npf.rules_of(name)?.iter().map(|r| line(r.id, print_rule(&config, r))).collect())
 }
 
 pub fn rule_add(d: &Daemon, call: &Call) -> Answer {
-    let id = npf(d)?.rule_add(call.path("name"), &call.body::<RuleRequest>()?.rule)?;
+    let (npf, name) = (npf(d)?, call.path("name"));
+    let text = call.body::<RuleRequest>()?.rule;
+    let id = if npf.is_of_maps(name) { npf.map_add(name, &text)? } else { npf.rule_add(name, &text)? };
     Ok(json!({ "id": id.to_string() }))
 }
 
 /// By `id` or by `rule`; without either, all of them.
 pub fn rule_remove(d: &Daemon, call: &Call) -> Answer {
     let (npf, name) = (npf(d)?, call.path("name"));
+    let of_maps = npf.is_of_maps(name);
     match (call.query("id"), call.query("rule")) {
+        (Some(id), _) if of_maps => npf.map_remove_id(name, rule_id(id)?)?,
+        (None, Some(map)) if of_maps => npf.map_remove(name, map)?,
+        (None, None) if of_maps => npf.map_flush(name)?,
         (Some(id), _) => npf.rule_remove_id(name, rule_id(id)?)?,
         (None, Some(rule)) => npf.rule_remove(name, rule)?,
         (None, None) => npf.rule_flush(name)?,
@@ -407,12 +417,21 @@ pub fn endpoints() -> Vec<Endpoint<Daemon>> {
             "NpfConnections",
             connections,
         ),
-        one("get", set, "getNpfRuleset", "Rules of a dynamic ruleset", &[], None, "NpfRuleset", ruleset),
+        one(
+            "get",
+            set,
+            "getNpfRuleset",
+            "Rules of a dynamic ruleset, or maps of one for maps",
+            &[],
+            None,
+            "NpfRuleset",
+            ruleset,
+        ),
         one(
             "post",
             set,
             "addNpfRule",
-            "Add a rule to a dynamic ruleset",
+            "Add a rule to a dynamic ruleset, or a map to one for maps",
             &[],
             Some("NpfRuleRequest"),
             "NpfRuleAdded",

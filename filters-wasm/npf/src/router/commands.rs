@@ -127,6 +127,27 @@ impl Npf {
         })
     }
 
+    /// Takes a map out of a map ruleset, by what it says. Connections that it translates end.
+    ///
+    /// # Errors
+    /// When there is no such ruleset or map, or this is no map.
+    pub fn map_remove(&self, name: &str, text: &str) -> Result<(), NpfError> {
+        self.change_maps(name, |maps, ruleset| {
+            let wanted = language::parse_map(text, &ruleset.config).map_err(NpfError::Rule)?;
+            let text = language::print_map(&ruleset.config, &wanted);
+            let is = |map: &Map| language::print_map(&ruleset.config, map) == text;
+            let at = maps.iter().position(is).ok_or(NpfError::NoRule)?;
+            maps.remove(at);
+            Ok(())
+        })
+    }
+
+    /// Whether a name is that of a ruleset for maps, and not of one for rules.
+    pub fn is_of_maps(&self, name: &str) -> bool {
+        let config = &self.ruleset().config;
+        config.map_rulesets().any(|r| r.name == name) && !config.rulesets().any(|r| r.name == name)
+    }
+
     /// Takes all maps out of a map ruleset.
     ///
     /// # Errors
