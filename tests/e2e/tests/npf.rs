@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         the_file_of_the_router_names_the_rules;
         alone:
         a_stream_outlives_fifty_reloads,
+        no_packet_is_judged_by_half_a_configuration,
         offloads_and_translation_go_together,
     ])
 }
@@ -587,6 +588,48 @@ fn a_stream_outlives_fifty_reloads(lab: Lab) -> Result<()> {
     check(stream.clean() && reloads >= 50, || format!("{stream:?} with {reloads} reloads"))?;
     let listed = rig.router.json(&["npfctl", "list"])?;
     check(!elements(&listed["connections"]).is_empty(), || "the connection is gone".into())?;
+    rig.balanced()
+}
+
+/// Ten reloads a second; with SMPNET_LONG, for a minute. Each of the two configurations lets out what it has let in itself, by its
+/// own tag, and nothing else.
+fn no_packet_is_judged_by_half_a_configuration(lab: Lab) -> Result<()> {
+    let rules = |tag: &str| {
+        format!(
+            "group \"left\" on left0 {{ pass in final all tag \"{tag}\"\n pass out final all tagged \"{tag}\"\n block out all }}\n\
+             group \"right\" on right0 {{ pass in final all tag \"{tag}\"\n pass out final all tagged \"{tag}\"\n block out all }}\n\
+             group default {{ pass all }}\n"
+        )
+    };
+    let net = TwoHosts::new(lab)?;
+    let config = format!("[runtime]\nworkers = 2\n\n{}", net.ports(""));
+    let rig = Rig::with(net, &config)?;
+    let versions =
+        [rig.router.dir().write("one.conf", &rules("one"))?, rig.router.dir().write("two.conf", &rules("two"))?];
+    rig.router.ok(&["npfctl", "reload", &versions[0].display().to_string()])?;
+    reaches(&rig.net.a, TwoHosts::B)?;
+    let long = std::env::var_os("SMPNET_LONG").is_some();
+    let time = Duration::from_secs(if long { 60 } else { 4 });
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let (stream, reloads) = std::thread::scope(|s| {
+        let reloader = s.spawn(|| -> Result<usize> {
+            let (began, mut n) = (Instant::now(), 0);
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                n += 1;
+                rig.router.ok(&["npfctl", "reload", &versions[n % 2].display().to_string()])?;
+                std::thread::sleep(Duration::from_millis(100 * n as u64).saturating_sub(began.elapsed()));
+            }
+            Ok(n)
+        });
+        let stream = transfer(&rig.net.a, &rig.net.b, TwoHosts::B, 5001, Amount::Time(time));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        (stream, reloader.join())
+    });
+    let (stream, reloads) = (stream?, reloads.map_err(|_| failed("the reloader panicked"))??);
+    let stats = rig.router.json(&["npfctl", "stats"])?;
+    let blocked = [&stats["blocked_rules"], &stats["blocked_default"]];
+    check(blocked == [&Value::from(0), &Value::from(0)], || format!("after {reloads} reloads: {stats}"))?;
+    check(stream.clean() && reloads >= 20, || format!("{stream:?} with {reloads} reloads"))?;
     rig.balanced()
 }
 

@@ -41,7 +41,12 @@ pub fn run(args: &Args) -> Result<bool, String> {
     }
     if built {
         let e2e = ["test", "-p", "smpnet-e2e", "--release", "--no-fail-fast", "--", "--show-output"];
-        r.run("end-to-end tests", Judge::Tests, with(cargo(), &e2e));
+        let mut e2e = with(cargo(), &e2e);
+        if args.long {
+            // Storms take longer.
+            e2e.env("SMPNET_LONG", "1");
+        }
+        r.run("end-to-end tests", Judge::Tests, e2e);
         show(&mut r, "demo", &["demo", "--json", "--no-build"])?;
         if args.long {
             show(&mut r, "soak, 10 minutes", &["soak", "--json", "--no-build", "--seconds", "600"])?;

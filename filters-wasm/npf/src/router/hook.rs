@@ -66,6 +66,8 @@ pub(super) struct Slot {
     pub engine: Engine,
     /// The version that the engine runs.
     pub version: u64,
+    /// The round of the worker, by its clock, in which that was last looked at.
+    round: u64,
     pub stats: WorkerStats,
     /// The interface of maps with hairpins, as of the last version.
     hairpins: Option<u32>,
@@ -99,7 +101,19 @@ impl Answers {
 impl Slot {
     pub(super) fn new(engine: Engine, version: u64, elsewhere: Arc<Elsewhere>) -> Slot {
         let (stats, work, answers) = (WorkerStats::default(), Work::new(), Answers::default());
-        Slot { engine, version, stats, hairpins: None, routes: Vec::new(), elsewhere, work, is_armed: false, answers }
+        let round = u64::MAX;
+        Slot {
+            engine,
+            version,
+            round,
+            stats,
+            hairpins: None,
+            routes: Vec::new(),
+            elsewhere,
+            work,
+            is_armed: false,
+            answers,
+        }
     }
 }
 
@@ -154,16 +168,23 @@ impl Hook {
     /// Has a worker take up what was published last, and run what is left to be done. Worker.
     pub fn catch_up(&self, cpu: Cpu, section: Section<'_>, now_ns: u64) {
         self.slots.with(cpu, |slot| {
-            self.adopt(cpu, slot, section, millis(now_ns));
+            slot.round = u64::MAX;
+            self.adopt(cpu, slot, section, now_ns);
             self.arm(cpu, slot);
         });
     }
 
+    /// Takes up what was published last, at the first burst of a worker's round: what comes in and leaves in the same round is judged
+    /// by one version both times.
     #[inline]
-    fn adopt(&self, cpu: Cpu, slot: &mut Slot, section: Section<'_>, now: Millis) {
+    fn adopt(&self, cpu: Cpu, slot: &mut Slot, section: Section<'_>, now_ns: u64) {
+        if slot.round == now_ns {
+            return;
+        }
+        slot.round = now_ns;
         let current = self.current.read(section);
         if current.version != slot.version {
-            self.adopt_now(cpu, slot, current, now);
+            self.adopt_now(cpu, slot, current, millis(now_ns));
         }
     }
 
@@ -207,7 +228,7 @@ impl Hook {
 
     fn judge(&self, cx: &HookCx<'_>, slot: &mut Slot, cells: &[Cell], verdicts: &mut [u32]) {
         let now = millis(cx.now_ns);
-        self.adopt(cx.cpu, slot, cx.section, now);
+        self.adopt(cx.cpu, slot, cx.section, cx.now_ns);
         let Some(interface) = self.stack.name_of(cx.section, cx.ifindex) else { return };
         let whole = slot.engine.ruleset().is_some_and(|r| r.looks_beyond_headers());
         let watchers = self.watched.load(Ordering::Relaxed).then(|| self.watchers.read(cx.section));
