@@ -2,8 +2,10 @@
 //! or UDP. Everything else, down to a length that does not fit, is none of these, and is read by [`crate::packet`].
 
 use crate::{
+    checksum::Delta,
     config::Family,
     evaluate::Where,
+    nat::{Change, Side},
     packet::{Ports, Tcp, be16, be32, proto, tcp_flag},
     plan::{InterfaceNumber, TagNumber, UPPER_TCP},
     state::ShortKey,
@@ -98,6 +100,45 @@ impl Plain {
         }
     }
 
+    /// Changes its address and port on a side, and the checksums that cover them. `bytes` are those that it was read from; `is_open`
+    /// as [`crate::packet::Packet::checksum_is_open`].
+    #[inline]
+    pub fn rewrite(&self, bytes: &mut [u8], change: Change, is_open: bool) {
+        let (address_at, port_at) = match change.side {
+            Side::Src => (12, IP),
+            Side::Dst => (16, IP + 2),
+        };
+        let (mut addresses, mut ports) = (Delta::default(), Delta::default());
+        let mut put = |at: usize, new: u16, delta: &mut Delta| {
+            if let Some(word) = bytes.get_mut(at..).and_then(|b| b.first_chunk_mut::<2>()) {
+                delta.word(u16::from_be_bytes(*word), new);
+                *word = new.to_be_bytes();
+            }
+        };
+        if let Some(address) = change.address {
+            put(address_at, (address >> 16) as u16, &mut addresses);
+            put(address_at + 2, address as u16, &mut addresses);
+        }
+        if let Some(port) = change.port_or_id {
+            put(port_at, port, &mut ports);
+        }
+        let upper_at = if self.is_tcp() { IP + 16 } else { IP + 6 };
+        for (at, is_upper) in [(10, false), (upper_at, true)] {
+            let Some(word) = bytes.get_mut(at..).and_then(|b| b.first_chunk_mut::<2>()) else { continue };
+            let check = u16::from_be_bytes(*word);
+            let mut both = addresses;
+            both.add(ports);
+            let new = match is_upper {
+                false => addresses.apply(check),
+                // What sends it sums up the ports.
+                true if is_open => addresses.apply_open(check),
+                true if self.is_tcp() => both.apply(check),
+                true => both.apply_udp(check),
+            };
+            *word = new.to_be_bytes();
+        }
+    }
+
     /// What a module is told of it.
     #[inline(always)]
     pub fn facts(&self, interface: InterfaceNumber, way: Where, tag: TagNumber) -> Facts {
@@ -175,6 +216,28 @@ mod tests {
             let (interface, way, tag) = (InterfaceNumber(3), Where::Forward, TagNumber(4));
             let asked = Numbered { packet: &packet, bytes: &bytes, interface, way, tag };
             prop_assert_eq!(plain.facts(interface, way, tag), Facts::of(&asked));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_translated_as_the_long_way_does(
+            mut bytes in packet(),
+            (src, address, port) in (any::<bool>(), any::<u32>(), any::<u16>()),
+            (is_open, no_checksum) in (any::<bool>(), any::<bool>()),
+        ) {
+            let Read::Plain(plain) = Plain::read(&bytes, bytes.len()) else { return Ok(()) };
+            if no_checksum && !plain.is_tcp() {
+                bytes[26..28].fill(0);
+            }
+            let mut other = bytes.clone();
+            let side = if src { Side::Src } else { Side::Dst };
+            let address = Some(crate::packet::v4(address));
+            let change = Change { side, address, port_or_id: Some(port) };
+            plain.rewrite(&mut bytes, change, is_open);
+            let packet = Packet { checksum_is_open: is_open, ..Packet::read(&other).unwrap() };
+            crate::nat::rewrite(&mut other, &packet, change);
+            prop_assert_eq!(bytes, other);
         }
     }
 

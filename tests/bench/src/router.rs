@@ -61,8 +61,38 @@ impl Flows {
 
 /// A filter that none of a load's packets, which are UDP, matches.
 const FILTER: &str = "ip and tcp port 80";
-/// Every flow has a connection where it comes in; what leaves is passed by a rule.
-const NPF_RULES: &str = "group default {\n pass stateful in final all\n pass out final all\n block all\n}";
+
+/// What npf has to do with each packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NpfRules {
+    /// Every flow has a connection where it comes in; what leaves is passed by a rule.
+    Connections,
+    /// Every flow has a connection where it leaves, which translates its source.
+    Translation,
+    /// Fifty rules without state are asked where it comes in; the last one passes it.
+    Fifty,
+}
+
+impl NpfRules {
+    fn text(self) -> String {
+        match self {
+            NpfRules::Connections => {
+                "group default {\n pass stateful in final all\n pass out final all\n block all\n}".to_owned()
+            }
+            NpfRules::Translation => "map out0 dynamic algo ip-hash 198.18.0.0/16 -> 203.0.113.0/26\n\
+                group \"out\" on out0 { pass stateful out final all }\n\
+                group default { pass all }"
+                .to_owned(),
+            NpfRules::Fifty => {
+                let rule = |n: u32| {
+                    format!(" block in final proto udp from 198.{n}.0.0/16 to 10.{n}.0.0/18 port {}\n", 7000 + n)
+                };
+                let rules: String = (100..149).map(rule).collect();
+                format!("group \"in\" on in0 {{\n{rules} pass in final all\n}}\ngroup default {{ pass all }}")
+            }
+        }
+    }
+}
 
 /// Its name.
 const FILTER_NAME: &str = "bench";
@@ -89,8 +119,8 @@ pub struct Router {
     runtime: Arc<Runtime>,
     /// Made when it is first needed: the engines take a while.
     filters: Option<FilterManager>,
-    /// The same.
-    npf: Option<Arc<Npf>>,
+    /// The same, with the rules that it has.
+    npf: Option<(Arc<Npf>, NpfRules)>,
 }
 
 impl Router {
@@ -121,24 +151,22 @@ impl Router {
         Ok(())
     }
 
-    /// Has npf judge all packets, by rules that keep a connection for each flow where it comes in and pass what leaves; or no more.
-    pub fn set_npf(&mut self, on: bool) -> Result<(), Box<dyn Error>> {
+    /// Has npf judge all packets by some rules, or no more.
+    pub fn set_npf(&mut self, rules: Option<NpfRules>) -> Result<(), Box<dyn Error>> {
+        let Some(rules) = rules else {
+            return Ok(self.npf.as_ref().map_or(Ok(()), |(npf, _)| npf.stop())?);
+        };
         let npf = match &self.npf {
-            Some(npf) => npf.clone(),
-            None => {
+            Some((npf, same)) if *same == rules => npf.clone(),
+            _ => {
                 let settings = Settings { connections: 1 << 21, half_open_percent: 100, ..Settings::default() };
                 let npf = Npf::new(&self.stack, settings, Some(Arc::new(RulesetEngine::new()?)))?;
-                let parsed = parse("npf.conf", NPF_RULES, &NoFiles).map_err(|e| e.to_string())?;
+                let parsed = parse("npf.conf", &rules.text(), &NoFiles).map_err(|e| e.to_string())?;
                 npf.reload(Arc::new(parsed.config))?;
-                self.npf.insert(npf).clone()
+                self.npf.insert((npf, rules)).0.clone()
             }
         };
-        if on {
-            npf.start()?
-        } else {
-            npf.stop()?
-        }
-        Ok(())
+        Ok(npf.start()?)
     }
 
     /// Lets the worker do `n` rounds, each of which forwards one burst.

@@ -1,17 +1,17 @@
-//! The straight way of most packets: plain ones of connections that are neither translated nor run a procedure, and plain ones
-//! that a rule passes which does nothing else.
+//! The straight way of most packets: plain ones of connections that run no procedure, translated or not, and plain ones that a
+//! rule passes which does nothing else.
 //!
 //! It is taken by whole bursts, step by step, so that the memory of all packets is fetched at the same time. Whatever is not
 //! plain in some way is left as it is for the general way, which decides and counts as if this one did not exist. Packets
 //! of a burst may so be judged out of order; where that could be told, they are left to it as well: behind a packet that may
 //! begin or move a connection, what is of the same protocol.
 
-use super::{BURST, Burst, Engine, Module, Ruleset, Seat, WARM_FROM};
+use super::{BURST, Burst, Engine, Item, Module, Ruleset, Seat, WARM_FROM};
 use crate::{
     config::TableId,
     plain::{Plain, Read},
     plan::RuleIndex,
-    state::{Bound, Millis, Quick, State, Tally},
+    state::{Bound, Quick, State, Tally},
     tables::Tables,
     wasm::{Facts, NONE, RulesetHost, Side},
 };
@@ -28,7 +28,7 @@ pub struct Glance<'a> {
     pub tag: u16,
 }
 
-/// A packet goes on as it is.
+/// A packet goes on.
 #[derive(Clone, Copy, Debug)]
 pub struct Passed<'a> {
     /// The number of the rule that decided, also of the connection that it belongs to.
@@ -37,6 +37,8 @@ pub struct Passed<'a> {
     pub tag: u16,
     /// The state of its connection.
     pub connection: Option<&'a State>,
+    /// Its addresses and ports were changed.
+    pub is_translated: bool,
 }
 
 /// A packet on its way.
@@ -147,7 +149,7 @@ impl Engine {
         }
         let floating = floating.map(|binding| Bound::new(seat.at, binding));
         work.unknown.clear();
-        let mut done = self.pass_connections(ruleset, &mut work, (burst, first), floating, seat.now);
+        let mut done = self.pass_connections(ruleset, &mut work, (burst, first), floating, seat);
         if !work.unknown.is_empty() && !seat.is_mapped {
             done |= self.pass_rules(module, ruleset, &mut work.unknown, (burst, first), seat);
         }
@@ -166,7 +168,7 @@ impl Engine {
             let read = burst.glance(number, |g| (Plain::read(g.bytes, g.len), g.tag));
             let Some((Read::Plain(plain), tag)) = read else { continue };
             run.count(&mut self.tallies, rule, plain.len);
-            burst.passed(number, Passed { rule, tag, connection: None }, ruleset);
+            burst.passed(number, Passed { rule, tag, connection: None, is_translated: false }, ruleset);
             done |= 1 << place;
         }
         run.end(&mut self.tallies);
@@ -207,12 +209,12 @@ impl Engine {
         work: &mut Express,
         (burst, first): (&mut B, usize),
         floating: Option<Bound>,
-        now: Millis,
+        seat: &Seat<'_>,
     ) -> u64 {
         let (mut done, mut run, mut held) = (0u64, Run::new(), [false; 2]);
         for packet in &work.seen {
             let Seen { ref plain, hash, tag, place } = *packet;
-            let (number, at) = (first + usize::from(place), (ruleset.serial, now));
+            let (number, at) = (first + usize::from(place), (ruleset.serial, seat.at, seat.now));
             if held[usize::from(plain.is_tcp())] {
                 continue;
             }
@@ -224,12 +226,16 @@ impl Engine {
                 quick = self.connections.pass_quickly((&key, hash), at, plain.len, &mut tcp);
             }
             match quick {
-                Quick::Passes(connection) => {
+                Quick::Passes(connection, change) => {
                     let facts = &connection.facts;
+                    if let Some(change) = change {
+                        let Item { bytes, checksum_is_open, .. } = burst.item(number);
+                        plain.rewrite(bytes, change, checksum_is_open);
+                    }
                     run.count(&mut self.tallies, facts.number, plain.len);
                     let tag = if facts.tag != 0 { facts.tag } else { tag };
-                    let connection = Some(connection.state());
-                    burst.passed(number, Passed { rule: facts.number, tag, connection }, ruleset);
+                    let (connection, is_translated) = (Some(connection.state()), change.is_some());
+                    burst.passed(number, Passed { rule: facts.number, tag, connection, is_translated }, ruleset);
                     done |= 1 << place;
                 }
                 Quick::Unknown => work.unknown.push(*packet),
@@ -262,7 +268,8 @@ impl Engine {
         let mut pass = |packet: &Seen, rule: u32, burst: &mut B| {
             run.count(&mut self.tallies, rule, packet.plain.len);
             let number = first + usize::from(packet.place);
-            burst.passed(number, Passed { rule, tag: packet.tag, connection: None }, ruleset);
+            let passed = Passed { rule, tag: packet.tag, connection: None, is_translated: false };
+            burst.passed(number, passed, ruleset);
             done |= 1 << packet.place;
         };
         if let Some(rule) = seat.always {

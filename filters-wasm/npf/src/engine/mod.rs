@@ -165,7 +165,7 @@ pub trait Burst {
         let Item { bytes, len, tag, was_steered, .. } = self.item(i);
         (!was_steered).then(|| look(Glance { bytes, len, tag }))
     }
-    /// As [`Burst::done`], for one that goes on as it is and of which there was a [`Burst::glance`].
+    /// As [`Burst::done`], for one of which there was a [`Burst::glance`], and that goes on as it is, or translated.
     fn passed(&mut self, i: usize, passed: Passed<'_>, ruleset: &Ruleset) {
         let rule = ruleset.rules.get(passed.rule as usize).map(|r| r.id);
         let connection = passed.connection.map(State::name);
@@ -555,7 +555,7 @@ impl Engine {
             for first in (0..burst.len()).step_by(BURST) {
                 let chunk = first..(first + BURST).min(burst.len());
                 let mut module = engine.module.take();
-                let left = match ruleset.passes_quickly && engine.by == By::Plan {
+                let left = match ruleset.passes_quickly && !ruleset.pptp && engine.by == By::Plan {
                     true => engine.express(&mut module, ruleset, burst, chunk.clone(), seat),
                     false => u64::MAX >> (BURST - chunk.len()),
                 };

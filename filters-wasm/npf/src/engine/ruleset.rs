@@ -47,7 +47,7 @@ pub struct Ruleset {
     pub(super) has_static_maps: bool,
     /// Inner addresses of endpoint-independent maps.
     pub(super) mapped: Vec<Address>,
-    /// Packets of connections without a translation and a procedure just pass: no map is asked about those.
+    /// Packets of connections without a procedure just pass, translated or not: no map is asked about those.
     pub(super) passes_quickly: bool,
     /// Interfaces of maps with hairpins.
     pub(super) hairpins: Vec<String>,

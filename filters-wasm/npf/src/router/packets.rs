@@ -152,12 +152,12 @@ impl Burst for Cells<'_> {
 
     #[inline(always)]
     fn glance<R>(&mut self, i: usize, look: impl FnOnce(Glance<'_>) -> R) -> Option<R> {
-        // Who watches is shown all of it.
-        if self.watchers.is_some() {
-            return None;
-        }
         let packet = self.pool.packet(self.cells[i]);
         let header = packet.hdr();
+        // Who watches is shown all of it.
+        if self.watchers.is_some() || self.whole && header.nsegs > 1 {
+            return None;
+        }
         let was_steered = header.scratch[1] == HANDED_OVER ^ u64::from(packet.cell());
         let (len, tag) = (packet.len() as usize, tag_of(&packet));
         (!was_steered).then(|| look(Glance { bytes: packet.data(), len, tag }))
@@ -166,7 +166,11 @@ impl Burst for Cells<'_> {
     #[inline(always)]
     fn passed(&mut self, i: usize, passed: Passed<'_>, _: &Ruleset) {
         let mut packet = self.pool.packet(self.cells[i]);
-        // It is as it was, and what a device knows of it is still true.
+        if passed.is_translated {
+            self.work.any_looked_at = true;
+            packet.hdr_mut().flags &= !pkt_flags::HASH;
+        }
+        // Else it is as it was, and what a device knows of it is still true.
         if tag_of(&packet) != passed.tag {
             put_tag(&mut packet, passed.tag);
         }

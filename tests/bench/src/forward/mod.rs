@@ -6,13 +6,16 @@ mod timed;
 
 use crate::{
     report::{self, Figure},
-    router::{Flows, Load},
+    router::{Flows, Load, NpfRules},
 };
 use smpnet_wasm::Layer;
 use std::error::Error;
 
 /// What a bpf filter may add, in cycles.
 const FILTER_ADDS: f64 = 15.0;
+/// What npf may add for established connections, 250 of them and a million; and for fifty rules, as for 250.
+const NPF_ADDS: f64 = 60.0;
+const NPF_ADDS_MANY: f64 = 150.0;
 
 /// Options of `forward`. Without any of the first four, a choice of cases in which each thing varies by itself; with one of
 /// them, all combinations of what is given, and of 64 bytes, 10,000 flows, 1 route and no filter where nothing is.
@@ -27,9 +30,9 @@ pub struct Args {
     /// Routes (/24) that the destinations are spread over: 1 to 1048576.
     #[arg(long, value_delimiter = ',', value_name = "N,N...", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     routes: Vec<u32>,
-    /// What packets meet on the way in: nothing, a head whose filter was taken out, one bpf filter at a layer, npf with a
-    /// connection for each flow.
-    #[arg(long, value_delimiter = ',', value_name = "none|empty|ether|inet|npf,...", value_parser = pfil)]
+    /// What packets meet: nothing, a head whose filter was taken out, one bpf filter at a layer on the way in, or npf at both
+    /// ends: a connection for each flow, one that is translated, fifty rules.
+    #[arg(long, value_delimiter = ',', value_name = "none|empty|ether|inet|npf|nat|rules,...", value_parser = pfil)]
     pfil: Vec<Pfil>,
     /// Packets of one measurement.
     #[arg(long, default_value_t = 2_000_000)]
@@ -57,8 +60,8 @@ pub enum Pfil {
     Empty,
     /// A bpf filter, which drops none of them.
     Bpf(Layer),
-    /// npf at both ends, with a connection for each flow.
-    Npf,
+    /// npf at both ends.
+    Npf(NpfRules),
 }
 
 /// A case.
@@ -136,8 +139,10 @@ fn choice() -> Vec<Case> {
         case(64, Flows::Random, 100_000),
         case(64, Flows::Random, 1_000_000),
         Case { pfil: Pfil::Empty, ..small },
-        Case { pfil: Pfil::Npf, ..small },
-        Case { pfil: Pfil::Npf, ..known(1_000_000, 1) },
+        Case { pfil: Pfil::Npf(NpfRules::Connections), ..known(250, 1) },
+        Case { pfil: Pfil::Npf(NpfRules::Connections), ..known(1_000_000, 1) },
+        Case { pfil: Pfil::Npf(NpfRules::Translation), ..known(250, 1) },
+        Case { pfil: Pfil::Npf(NpfRules::Fifty), ..known(250, 1) },
         Case { pfil: Pfil::Bpf(Layer::Inet), ..small },
         Case { pfil: Pfil::Bpf(Layer::Ether), ..small },
     ]
@@ -156,7 +161,9 @@ impl Case {
             Pfil::None => "",
             Pfil::Empty => ", an empty head",
             Pfil::Bpf(layer) => &format!(", bpf at {}", layer_name(layer)),
-            Pfil::Npf => ", npf",
+            Pfil::Npf(NpfRules::Connections) => ", npf, connections",
+            Pfil::Npf(NpfRules::Translation) => ", npf, translation",
+            Pfil::Npf(NpfRules::Fifty) => ", npf, fifty rules",
         };
         format!("ipv4 {size} B, {flows}, {routes} route{plural}{pfil}")
     }
@@ -176,8 +183,13 @@ impl Case {
     fn judged(&self, figure: Figure) -> Figure {
         let mut f = Figure { bench: "forward".into(), case: self.name(), budget_cycles: self.budget(), ..figure };
         let within = |cost: Option<f64>, most: Option<f64>| Some(cost? <= most?);
-        if let Pfil::Bpf(_) = self.pfil {
-            f.budget_added_cycles = Some(FILTER_ADDS);
+        match (self.pfil, self.load.flows) {
+            (Pfil::Bpf(_), _) => f.budget_added_cycles = Some(FILTER_ADDS),
+            (Pfil::Npf(NpfRules::Connections), Flows::Known(250)) | (Pfil::Npf(NpfRules::Fifty), _) => {
+                f.budget_added_cycles = Some(NPF_ADDS);
+            }
+            (Pfil::Npf(NpfRules::Connections), Flows::Known(1_000_000)) => f.budget_added_cycles = Some(NPF_ADDS_MANY),
+            _ => {}
         }
         f.met = within(f.cycles_per_packet, f.budget_cycles).or(within(f.added_cycles, f.budget_added_cycles));
         f
@@ -203,7 +215,9 @@ fn pfil(text: &str) -> Result<Pfil, String> {
     match text {
         "none" => Ok(Pfil::None),
         "empty" => Ok(Pfil::Empty),
-        "npf" => Ok(Pfil::Npf),
+        "npf" => Ok(Pfil::Npf(NpfRules::Connections)),
+        "nat" => Ok(Pfil::Npf(NpfRules::Translation)),
+        "rules" => Ok(Pfil::Npf(NpfRules::Fifty)),
         _ => layer(text).map(Pfil::Bpf).map_err(|e| format!("{e}; or there is `none`, or an `empty` head")),
     }
 }
@@ -213,7 +227,9 @@ fn pfil_text(pfil: Pfil) -> &'static str {
         Pfil::None => "none",
         Pfil::Empty => "empty",
         Pfil::Bpf(layer) => layer_name(layer),
-        Pfil::Npf => "npf",
+        Pfil::Npf(NpfRules::Connections) => "npf",
+        Pfil::Npf(NpfRules::Translation) => "nat",
+        Pfil::Npf(NpfRules::Fifty) => "rules",
     }
 }
 
@@ -282,7 +298,7 @@ mod tests {
         for f in [Flows::Known(7), Flows::Random] {
             assert_eq!(flows(&flows_text(f)), Ok(f));
         }
-        for p in [Pfil::None, Pfil::Empty, Pfil::Bpf(Layer::Inet), Pfil::Bpf(Layer::Ether), Pfil::Npf] {
+        for p in [Pfil::None, Pfil::Empty, Pfil::Bpf(Layer::Inet), Pfil::Bpf(Layer::Ether), pfil("nat").unwrap()] {
             assert_eq!(pfil(pfil_text(p)), Ok(p));
         }
         assert!(flows("0").is_err() && pfil("pf").is_err());

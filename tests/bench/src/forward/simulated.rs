@@ -45,8 +45,8 @@ pub fn be_watched(case: Case) -> Result<(), Box<dyn Error>> {
     if let Pfil::Bpf(layer) = case.pfil {
         router.set_filter(Some(layer))?;
     }
-    if case.pfil == Pfil::Npf {
-        router.set_npf(true)?;
+    if let Pfil::Npf(rules) = case.pfil {
+        router.set_npf(Some(rules))?;
     }
     if case.pfil == Pfil::Empty {
         router.set_filter(Some(smpnet_wasm::Layer::Inet))?;

@@ -42,10 +42,10 @@ pub fn measure(case: Case, packets: u64, runs: usize) -> Result<Figure, Box<dyn 
         let whole = forwarded(&mut router, rounds, &mut counter)?;
         match case.pfil {
             Pfil::Bpf(_) => router.set_filter(None)?,
-            Pfil::Npf => router.set_npf(false)?,
+            Pfil::Npf(_) => router.set_npf(None)?,
             Pfil::None | Pfil::Empty => {}
         }
-        if matches!(case.pfil, Pfil::Bpf(_) | Pfil::Npf) {
+        if matches!(case.pfil, Pfil::Bpf(_) | Pfil::Npf(_)) {
             warm_up(&mut router, case);
         }
         let ports = generator(&mut router, rounds, &mut counter);
@@ -95,7 +95,7 @@ fn take_filter(router: &mut Router, pfil: Pfil) -> Result<(), Box<dyn Error>> {
     match pfil {
         Pfil::None => Ok(()),
         Pfil::Bpf(layer) => router.set_filter(Some(layer)),
-        Pfil::Npf => router.set_npf(true),
+        Pfil::Npf(rules) => router.set_npf(Some(rules)),
         Pfil::Empty => {
             router.set_filter(Some(smpnet_wasm::Layer::Inet))?;
             // It is asked, so that the head is one that was in use.

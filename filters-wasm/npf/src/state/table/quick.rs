@@ -2,8 +2,9 @@
 
 use super::{Connections, Hit};
 use crate::{
+    nat::{Change, Side},
     packet::Tcp,
-    state::{Binding, Connection, Generic, LOOKED_AT, Millis, ShortKey, State},
+    state::{Binding, Connection, Crossing, Direction, Generic, LOOKED_AT, Millis, NatKind, NatMark, ShortKey, State},
 };
 use smpnet_runtime::prefetch;
 
@@ -15,11 +16,28 @@ const LINE: usize = 64;
 pub(crate) enum Quick<'a> {
     /// There is none with its addresses.
     Unknown,
-    /// Its connection is translated, runs a procedure, is one of other rules, or would be changed by it more than timers bear:
-    /// nothing has changed yet, and [`Connections::inspect`] knows more.
+    /// Its connection runs a procedure, is a hairpin or a call, is one of other rules, or would be changed by it more than timers
+    /// bear: nothing has changed yet, and [`Connections::inspect`] knows more.
     Ask,
-    /// It passes, and is counted.
-    Passes(&'a Connection),
+    /// It passes, and is counted. What is to be changed of it here.
+    Passes(&'a Connection, Option<Change>),
+}
+
+impl Connection {
+    /// What a translation changes of a packet where it crosses; nothing elsewhere than at the interface of its map.
+    #[inline]
+    fn change_at(&self, mark: &NatMark, forward: bool, at: Crossing) -> Option<Change> {
+        let of_source = mark.kind == NatKind::Source;
+        let is_here = ((at.direction == Direction::Out) == of_source) == forward && mark.interface == at.interface;
+        let (address, port) = match (of_source, forward) {
+            (true, true) => self.backward.destination_end(),
+            (true, false) => self.forward.source_end(),
+            (false, true) => self.backward.source_end(),
+            (false, false) => self.forward.destination_end(),
+        };
+        let side = if of_source == forward { Side::Src } else { Side::Dst };
+        is_here.then_some(Change { side, address: Some(address), port_or_id: Some(port) })
+    }
 }
 
 impl Connections {
@@ -65,7 +83,7 @@ impl Connections {
     pub(crate) fn pass_quickly(
         &mut self,
         (key, hash): (&ShortKey, u32),
-        (serial, now): (u32, Millis),
+        (serial, at, now): (u32, Crossing, Millis),
         len: u16,
         tcp: impl FnOnce() -> Tcp,
     ) -> Quick<'_> {
@@ -82,9 +100,14 @@ impl Connections {
         let rules = self.rules.tcp;
         let connection = self.at_mut(slot);
         let facts = &connection.facts;
-        if connection.mark.is_some() || facts.procedure.is_some() || facts.rule.is_none() || facts.serial != serial {
+        if facts.procedure.is_some() || facts.rule.is_none() || facts.serial != serial {
             return Quick::Ask;
         }
+        let change = match &connection.mark {
+            None => None,
+            Some(mark) if mark.hold.hairpin || mark.hold.call.is_some() => return Quick::Ask,
+            Some(mark) => connection.change_at(mark, forward, at),
+        };
         let passes = match &mut connection.state {
             State::Tcp(state) => state.pass_in_midst(forward, &tcp(), &rules),
             State::Generic(Generic::Established) => true,
@@ -96,6 +119,6 @@ impl Connections {
         }
         connection.count(forward, len.into());
         connection.last = now;
-        Quick::Passes(connection)
+        Quick::Passes(connection, change)
     }
 }
